@@ -1,0 +1,182 @@
+"""ISIC 2018, Tasks 1 and 3: what a script or a notebook loads.
+
+Enters: the folder `data/` laid out as released. Leaves: cached, memory-mapped uint8 arrays with
+their image ids (see cache.Cached), labels and lesions keyed by image id. Arrays are built on
+first use.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from datasets.ISIC2018 import raw
+from datasets.ISIC2018.cache import Cached, load_or_build
+from datasets.ISIC2018.raw import CLASSES, SETS, check_same_ids, list_images, listed
+from errors import UserError
+
+__all__ = [
+    "CLASSES",
+    "SETS",
+    "list_originals",
+    "list_truth_masks",
+    "listed",
+    "load_images",
+    "load_labels",
+    "load_lesions",
+    "load_masks",
+    "load_view",
+    "raw",
+    "read_original",
+    "read_truth",
+]
+
+
+def load_images(data_dir: Path, task: int, images: str, image_size: int) -> Cached:
+    """All images of `task` (1 or 3) in the set `images`, uint8 (N, image_size, image_size, 3) RGB.
+
+    Raises UserError when the folder is missing or empty, or naming every file that is no picture.
+    """
+
+    def read(image_id: str, content: bytes) -> tuple[np.ndarray, int, int]:
+        image, height, width = raw.read_image(content, shortest=2 * image_size)
+        return resize(image, image_size), height, width
+
+    sources = raw.list_images(raw.image_folder(data_dir, task, images))
+    name, shape = f"task{task}_{images}_images_{image_size}", (image_size, image_size, 3)
+    return load_or_build(data_dir / "cache", name, sources, read, shape)
+
+
+def list_truth_masks(data_dir: Path, images: str, image_ids: Sequence[str]) -> dict[str, Path]:
+    """Task 1 truth of the set `images`, {image id: mask file}; one per id, else UserError."""
+    folder = raw.truth_folder(data_dir, 1, images)
+    sources = raw.list_masks(folder)
+    advice = "Unzip images and truth of the same set again, whole."
+    check_same_ids(f"{folder}", image_ids, sources, advice)
+    return sources
+
+
+def load_masks(data_dir: Path, images: str, image_size: int, of: Cached) -> Cached:
+    """Task 1 truth of the images `of`, uint8 (N, image_size, image_size, 1) in {0, 1}, same rows.
+
+    Raises UserError when masks are missing, have other values than 0 and 255, or another size than
+    their image; every such file is named.
+    """
+    size_of = dict(zip(of.image_ids, zip(of.heights, of.widths, strict=True), strict=True))
+
+    def read(image_id: str, content: bytes) -> tuple[np.ndarray, int, int]:
+        mask = _mask_of_size(content, *size_of[image_id])
+        share = resize(mask * np.uint8(255), image_size)  # of lesion in each cell, 0..255
+        return (share > 127).astype(np.uint8)[..., None], *mask.shape
+
+    sources = list_truth_masks(data_dir, images, of.image_ids)
+    name, shape = f"task1_{images}_masks_{image_size}", (image_size, image_size, 1)
+    return load_or_build(data_dir / "cache", name, sources, read, shape)
+
+
+def read_truth(file: Path, height: int, width: int) -> np.ndarray:
+    """A mask at its full size, uint8 (height, width) in {0, 1}; UserError naming a bad file."""
+    return _read_whole(file, lambda content: _mask_of_size(content, height, width))
+
+
+def read_original(file: Path) -> np.ndarray:
+    """An image at its full size, uint8 (H, W, 3) RGB; UserError naming a bad file."""
+    return _read_whole(file, lambda content: raw.read_image(content)[0])
+
+
+def _mask_of_size(content: bytes, height: int, width: int) -> np.ndarray:
+    mask = raw.read_mask(content)
+    if mask.shape != (height, width):
+        raise ValueError(
+            f"the mask is {mask.shape[1]}x{mask.shape[0]} pixels, its image {width}x{height}"
+        )
+    return mask
+
+
+def _read_whole(file: Path, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
+    try:
+        return decode(file.read_bytes())
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(f"{file}: {error}. Replace it by a whole file of the release.") from None
+
+
+def load_view(
+    data_dir: Path, images: str, image_size: int, lesion_view: str, crops=None, margin: float = 0.0
+) -> Cached:
+    """Task 3 images as a classifier is to see them; array as in load_images.
+
+    Args:
+        data_dir: holds the released folders and the cache.
+        images: the set.
+        image_size: side of the rows in pixels.
+        lesion_view: `whole` image; `box`: bounding box of the lesion, background kept; `crop`: box
+            times mask, as it was written.
+        crops: for box and crop: what misc_utils.submission.load_crops gives (`folder` with the
+            PNGs, `table` of boxes indexed by image, `fingerprint` of what made them).
+        margin: box only: share of the box's longer side added around it.
+
+    Raises:
+        UserError when crops and images are not of the same ids, or naming every bad file.
+    """
+    if lesion_view == "whole":
+        return load_images(data_dir, 3, images, image_size)
+    sources = list_images(raw.image_folder(data_dir, 3, images))
+    advice = f"Run `python3 runs/seg_predict.py --task 3 --pred-set {images} --overwrite`."
+    check_same_ids(f"{crops.folder / 'crops.csv'}", sources, crops.table.index, advice)
+    name, shape = f"task3_{images}_{lesion_view}_{image_size}", (image_size, image_size, 3)
+    boxes = crops.table[["top", "left", "height", "width"]].to_dict("index")
+
+    def read(image_id: str, content: bytes) -> tuple[np.ndarray, int, int]:
+        image, height, width = raw.read_image(content)
+        if lesion_view == "box":
+            image = cut_box(image, **boxes[image_id], margin=margin)
+        return resize(image, image_size), height, width
+
+    if lesion_view == "crop":
+        sources = {image_id: crops.folder / f"{image_id}.png" for image_id in sources}
+    made_from = f"{crops.fingerprint} margin {margin if lesion_view == 'box' else 0}"
+    return load_or_build(data_dir / "cache", name, sources, read, shape, made_from)
+
+
+def cut_box(
+    image: np.ndarray, top: int, left: int, height: int, width: int, margin: float
+) -> np.ndarray:
+    """Part of an image: the box, widened by `margin` times its longer side, within the image."""
+    extra = round(margin * max(height, width))
+    rows = slice(max(top - extra, 0), top + height + extra)
+    return image[rows, max(left - extra, 0) : left + width + extra]
+
+
+def list_originals(data_dir: Path, task: int, images: str) -> dict[str, Path]:
+    """Image files of a set as released, {image id: file}."""
+    return raw.list_images(raw.image_folder(data_dir, task, images))
+
+
+def load_labels(data_dir: Path, images: str, image_ids: Sequence[str] | None) -> dict[str, int]:
+    """Task 3 classes as {image id: index into CLASSES}; exactly the given ids, if given."""
+    file = raw.labels_file(data_dir, images)
+    labels = raw.read_labels(file)
+    if image_ids is not None:
+        check_same_ids(f"{file}", image_ids, labels, "Images and table must be of the same set.")
+    return labels
+
+
+def load_lesions(data_dir: Path, image_ids: Sequence[str]) -> dict[str, str]:
+    """Lesion of each Task 3 training image, {image id: lesion id}; UserError for an id without."""
+    file = raw.groups_file(data_dir)
+    groups = raw.read_groups(file)
+    missing = sorted(set(image_ids) - set(groups))
+    if missing:
+        raise UserError(
+            f"{file}: no lesion_id for {listed(missing)}. Without it, photographs of one lesion "
+            f"could be in training and in evaluation."
+        )
+    return {image_id: groups[image_id] for image_id in sorted(image_ids)}
+
+
+def resize(image: np.ndarray, image_size: int) -> np.ndarray:
+    """Square picture of `image_size` pixels, each the mean of the area it covers; dtype kept."""
+    shrinks = min(image.shape[:2]) >= image_size
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(image, (image_size, image_size), interpolation=method)

@@ -1,0 +1,188 @@
+"""Arrays of equally sized pictures, built once from their sources and memory-mapped ever after.
+
+Enters: (image id, file) pairs and a function that turns the bytes of a file into one row. Leaves:
+`<name>.npy`, uint8 (N, size, size, channels), beside `<name>.json`, its manifest: image ids, height
+and width of each source in pixels, bytes, time and SHA-256 of each source, size, format version.
+A source that changed, or an array without its manifest, leads to a new array and a line saying why.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from errors import UserError
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+
+# (image id, bytes of its file) -> (row uint8 (size, size, channels), source height, source width)
+Reader = Callable[[str, bytes], tuple[np.ndarray, int, int]]
+
+
+@dataclass(frozen=True)
+class Cached:
+    """A cached set of pictures; row i of `array` is the image `image_ids[i]`, ids are sorted."""
+
+    image_ids: tuple[str, ...]
+    array: np.ndarray  # uint8 (N, size, size, channels), memory-mapped, read only
+    heights: np.ndarray  # int (N,), of the source in pixels
+    widths: np.ndarray  # int (N,)
+    fingerprint: str  # SHA-256 over ids and contents of the sources, whatever the size cached
+
+    def rows(self, image_ids) -> np.ndarray:
+        """Row numbers of `image_ids`, in their order; KeyError for an id that is not here."""
+        position = {image_id: row for row, image_id in enumerate(self.image_ids)}
+        return np.array([position[image_id] for image_id in image_ids], dtype=np.int64)
+
+
+def load_or_build(
+    folder: Path,
+    name: str,
+    sources: Mapping[str, Path],
+    read: Reader,
+    shape: tuple[int, int, int],
+    made_from: str = "",
+) -> Cached:
+    """The cached array of `sources`, built when it is not there or no longer true.
+
+    Args:
+        folder: where the array and its manifest lie.
+        name: stem of both files.
+        sources: {image id: file}.
+        read: see Reader; any OSError, ValueError or SyntaxError marks the file as bad.
+        shape: (size, size, channels) of one row.
+        made_from: what else the rows depend on; another text leads to a rebuild.
+
+    Raises:
+        UserError naming every source that could not be read; then nothing is left behind.
+    """
+    sources = dict(sorted(sources.items()))
+    array_file, manifest_file = folder / f"{name}.npy", folder / f"{name}.json"
+    head = {"format": FORMAT, "shape": list(shape), "made_from": made_from}
+    manifest = _load_manifest(manifest_file)
+    reason = _stale(array_file, manifest, head, sources)
+    if reason is None:
+        manifest = _refresh_times(manifest_file, manifest, sources)
+        reason = None if manifest else "the content of a source changed"
+    if reason:
+        log.info("%s: building it, %s", array_file, reason)
+        folder.mkdir(parents=True, exist_ok=True)
+        manifest_file.unlink(missing_ok=True)  # from here on the old array is not to be trusted
+        manifest = head | _build(array_file, sources, read, shape)
+        _write_json(manifest_file, manifest)
+    return Cached(
+        tuple(manifest["image_ids"]),
+        np.load(array_file, mmap_mode="r", allow_pickle=False),
+        np.array(manifest["heights"], dtype=np.int64),
+        np.array(manifest["widths"], dtype=np.int64),
+        _fingerprint(manifest),
+    )
+
+
+def _load_manifest(file: Path) -> dict | None:
+    try:
+        return json.loads(file.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+def _stale(array_file: Path, manifest: dict | None, head: dict, sources: dict) -> str | None:
+    """Why the array cannot be used, or None; sizes and times of sources are not looked at here."""
+    if not array_file.exists():
+        return "as it is not there yet"
+    if manifest is None:
+        return "as its manifest is missing or broken"
+    if any(manifest.get(key) != value for key, value in head.items()):
+        return "as it was made with other settings or by another version"
+    if manifest["image_ids"] != list(sources):
+        old, new = set(manifest["image_ids"]), set(sources)
+        return f"as {len(new - old)} images came and {len(old - new)} went"
+    try:
+        array = np.load(array_file, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError):
+        return "as the file is damaged"
+    expected = (len(sources), *head["shape"])
+    return None if array.shape == expected and array.dtype == np.uint8 else "as its shape is wrong"
+
+
+def _refresh_times(file: Path, manifest: dict, sources: dict[str, Path]) -> dict | None:
+    """The manifest with today's file times, or None when the content of a source changed.
+
+    A source is hashed again only when its number of bytes or its time differs.
+    """
+    touched = False
+    for row, source in enumerate(sources.values()):
+        status = source.stat()
+        if status.st_size != manifest["bytes"][row]:
+            return None
+        if status.st_mtime_ns != manifest["times"][row]:
+            if hashlib.sha256(source.read_bytes()).hexdigest() != manifest["sha256"][row]:
+                return None
+            manifest["times"][row] = status.st_mtime_ns
+            touched = True
+    if touched:
+        _write_json(file, manifest)
+    return manifest
+
+
+def _build(array_file: Path, sources: dict[str, Path], read: Reader, shape: tuple) -> dict:
+    """Write the array under a temporary name, then rename it; gives the manifest's columns."""
+    partial = array_file.with_name(f"partial_{os.getpid()}_{array_file.name}")
+    array = np.lib.format.open_memmap(
+        partial, mode="w+", dtype=np.uint8, shape=(len(sources), *shape)
+    )
+    columns = {"heights": [], "widths": [], "bytes": [], "times": [], "sha256": []}
+    wrong = []
+
+    def read_source(item: tuple[int, tuple[str, Path]]) -> tuple:
+        row, (image_id, file) = item
+        try:
+            status, content = file.stat(), file.read_bytes()
+            array[row], height, width = read(image_id, content)
+        except (OSError, ValueError, SyntaxError) as error:  # SyntaxError: Pillow, of a broken PNG
+            return file, error
+        digest = hashlib.sha256(content).hexdigest()
+        return None, (height, width, len(content), status.st_mtime_ns, digest)
+
+    try:
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
+            results = threads.map(read_source, enumerate(sources.items()))
+            for file, result in tqdm(results, array_file.stem, len(sources), unit="image"):
+                if file is not None:
+                    wrong.append(f"  {file}: {result}")
+                else:
+                    for column, value in zip(columns.values(), result, strict=True):
+                        column.append(value)
+        if wrong:
+            raise UserError(
+                f"{len(wrong)} of {len(sources)} files cannot be used:\n" + "\n".join(wrong) + "\n"
+                "Replace them by whole files of the release, or take image and truth out of data/."
+            )
+        array.flush()
+        array = None  # closes the map, so that the file can be renamed
+        os.replace(partial, array_file)
+    finally:
+        array = None
+        partial.unlink(missing_ok=True)
+    return {"image_ids": list(sources), **columns}
+
+
+def _fingerprint(manifest: dict) -> str:
+    lines = zip(manifest["image_ids"], manifest["sha256"], strict=True)
+    text = manifest["made_from"] + "\n".join(" ".join(line) for line in lines)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _write_json(file: Path, content: dict) -> None:
+    partial = file.with_name(f"partial_{os.getpid()}_{file.name}")
+    partial.write_text(json.dumps(content))
+    os.replace(partial, file)

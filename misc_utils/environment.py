@@ -1,0 +1,59 @@
+"""What a run was computed with: versions, back end, device, commit.
+
+Leaves: a small dict for settings.json, and the compile setting that is fastest on this device.
+"""
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import keras
+
+PACKAGES = ("keras", "tensorflow", "jax", "torch", "numpy", "opencv-python-headless", "pillow")
+
+
+def describe(repository: Path) -> dict:
+    """Versions of Python and packages, back end, device, and the commit of `repository`."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "versions": versions,
+        "backend": keras.backend.backend(),
+        "device": device(),
+        "git_commit": git_commit(repository),
+    }
+
+
+def device() -> str:
+    """Where the back end puts arrays, in its own words, such as `cuda:0`."""
+    return str(keras.ops.zeros(1).device)
+
+
+def jit_compile() -> bool | str:
+    """What `compile(jit_compile=...)` gets: on a CPU, XLA makes TensorFlow's step slower."""
+    if keras.backend.backend() == "tensorflow" and "CPU" in device():
+        return False
+    return "auto"
+
+
+def git_commit(repository: Path) -> str | None:
+    """Commit of the code, with `+` behind it when files were changed since; None outside git."""
+    command = ["git", "-C", str(repository)]
+    try:
+        commit = subprocess.run(
+            [*command, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            [*command, "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+" if changed else "")

@@ -1,0 +1,118 @@
+"""The JSON file beside a result: what made it, and whether it is whole.
+
+Enters: the folder of all results, the name of a folder or CSV table in it, a dict of what decides
+its content. Leaves: `<name>.json` with `complete`, `written` (UTC), `summary` and `made_by`; or a
+refusal to touch what something different made.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from errors import UserError
+
+
+def check_maker(submissions: Path, name: str, made_by: dict) -> None:
+    """Raise UserError if the folder or table `name` is there and something different made it.
+
+    `made_by` is what decides the content (runs, folds, settings, which net made which image), as
+    JSON takes it. Dates and counts do not belong into it, but into the summary of write_record.
+    """
+    target, record = submissions / name, record_of(submissions, name)
+    ways = "Replace it with --overwrite, or move both away."
+    if not target.exists():
+        return
+    if not record.exists():
+        if target.is_file() or any(target.iterdir()):
+            raise UserError(f"{target} is there, but not {record}: what made it is unknown. {ways}")
+        return
+    there, now = _flat(read_record(record)["made_by"]), _flat(json.loads(_to_json(made_by)))
+    different = [
+        k for k in sorted(there | now) if (k in there, there.get(k)) != (k in now, now.get(k))
+    ]
+    if different:
+        lines = [f"  {k}: {_short(there, k)} there, {_short(now, k)} now" for k in different[:5]]
+        lines += [f"  and {len(different) - 5} more"] if len(different) > 5 else []
+        first = f"{target} was made by something different, as {record} says:"
+        raise UserError("\n".join([first, *lines, ways]))
+
+
+def fingerprint_of_maker(made_by: dict) -> str:
+    """SHA-256 of `made_by` without what says only which images: equal for two sets made alike."""
+    settings = made_by.get("settings", {})
+    kept = {key: part for key, part in settings.items() if key not in ("pred_set", "limit")}
+    alike = {key: part for key, part in made_by.items() if key != "images_by_nets"}
+    text = json.dumps(alike | {"settings": kept}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def record_of(submissions: Path, name: str) -> Path:
+    """The JSON file beside the folder or CSV table `name`."""
+    return submissions / (name.removesuffix(".csv") + ".json")
+
+
+def read_record(record: Path) -> dict:
+    """Content of a JSON file that write_record wrote; UserError for any other."""
+    try:
+        content = json.loads(record.read_text(encoding="utf-8"))
+        if isinstance(content["complete"], bool) and isinstance(content["made_by"], dict):
+            return content
+        raise ValueError("complete or made_by is of another type")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{record}: cannot be read as the record of what made {record.stem} ({error!r}). "
+            f"Replace both with --overwrite, or move them away."
+        ) from None
+
+
+def write_record(
+    submissions: Path, name: str, made_by: dict, complete: bool, summary: dict | None = None
+) -> None:
+    """Write the JSON file of `name`; `summary` holds counts and the like."""
+    written = datetime.now(UTC).isoformat(timespec="seconds")
+    content = {"complete": complete, "written": written, "summary": summary or {}}
+    text = _to_json(content | {"made_by": made_by}, indent=2)
+    with partial_file(record_of(submissions, name)) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def remove(submissions: Path, name: str) -> None:
+    """Delete what `name` stands for; the record first, so that no remainder passes for whole."""
+    record_of(submissions, name).unlink(missing_ok=True)
+    target = submissions / name
+    if target.is_dir() and not target.is_symlink():
+        shutil.rmtree(target)
+    target.unlink(missing_ok=True)
+
+
+@contextmanager
+def partial_file(file: Path) -> Iterator[Path]:
+    """A temporary name beside `file`; becomes `file` if all goes well, and goes away if not."""
+    partial = file.with_name(f"partial_{os.getpid()}_{file.name}")
+    try:
+        yield partial
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _flat(value: object, key: str = "") -> dict[str, object]:
+    """Nested dicts as one, {"settings.margin": 0.1}."""
+    if not isinstance(value, dict) or (key and not value):
+        return {key: value}
+    inner = [_flat(part, f"{key}.{name}" if key else name) for name, part in value.items()]
+    return {name: part for flat in inner for name, part in flat.items()}
+
+
+def _to_json(content: dict, indent: int | None = None) -> str:
+    return json.dumps(content, indent=indent, allow_nan=False)
+
+
+def _short(values: dict[str, object], key: str) -> str:
+    text = json.dumps(values[key]) if key in values else "nothing"
+    return text if len(text) <= 60 else text[:57] + "..."

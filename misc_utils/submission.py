@@ -1,0 +1,249 @@
+"""The only owner of submissions/: masks, crops and class tables, checked before they are written.
+
+Enters: masks uint8 (H, W) in {0, 255}, crops uint8 (h, w, 3) RGB, class probabilities (N, 7) in
+0..1, each with its image ids. Leaves: `task1_test/<id>_segmentation.png`, or
+`task3_test_crops/<id>.png` and `crops.csv`, or `task3_test_submission.csv`; beside each a JSON file
+that says what made it (see provenance).
+"""
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from errors import UserError
+from misc_utils import provenance
+from misc_utils.class_table import check_classes_file, listed
+from misc_utils.provenance import partial_file
+
+log = logging.getLogger(__name__)
+
+SETS = ("training", "validation", "test")
+
+
+class CropRow(NamedTuple):
+    """Where a crop was cut from its source image, in pixels; one row of crops.csv."""
+
+    image: str
+    top: int
+    left: int
+    height: int
+    width: int
+    source_height: int
+    source_width: int
+    lesion_pixels: int  # 0: no lesion was found, the crop is the whole image
+
+
+@dataclass(frozen=True)
+class Crops:
+    """A finished folder of crops."""
+
+    folder: Path
+    table: pd.DataFrame  # columns of CropRow, indexed by image
+    fingerprint: str  # of crops.csv and of what made it
+    maker: str  # of nets and settings alone: crops of two sets, made in the same way, share it
+
+
+def mask_folder(task: int, images: str) -> str:
+    """Name of the folder of masks of the images of `task` (1 or 3) in the set `images`."""
+    return _name(task, images) + ("" if task == 1 else "_masks")
+
+
+def crop_folder(task: int, images: str) -> str:
+    """Name of the folder of crops of the images of `task` (1 or 3) in the set `images`."""
+    return _name(task, images) + "_crops"
+
+
+def class_file(images: str) -> str:
+    """Name of the table of classes of the Task 3 set `images`."""
+    return _name(3, images) + "_submission.csv"
+
+
+def _name(task: int, images: str) -> str:
+    if task not in (1, 3) or images not in SETS:
+        raise ValueError(f"task 1 or 3 and a set of {SETS}, not task {task!r}, set {images!r}")
+    return f"task{task}_{images}"
+
+
+def open_folder(submissions: Path, name: str, made_by: dict, overwrite: bool) -> Path:
+    """The folder `name`, ready to be written to; its JSON says `complete: false` until closed.
+
+    Args:
+        submissions: the folder of all results.
+        name: from mask_folder or crop_folder.
+        made_by: see provenance.check_maker, which is asked first.
+        overwrite: delete what is there, whatever made it.
+    """
+    if overwrite:
+        provenance.remove(submissions, name)
+    provenance.check_maker(submissions, name, made_by)
+    folder = submissions / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.glob("partial_*"):  # of a process that was killed
+        stale.unlink()
+    provenance.write_record(submissions, name, made_by, complete=False)
+    return folder
+
+
+def close_folder(submissions: Path, name: str, made_by: dict, summary: dict) -> None:
+    """Say `complete: true` in the JSON of an opened folder, with `summary` (counts and the like).
+
+    Raises UserError when something different has opened the folder since.
+    """
+    provenance.check_maker(submissions, name, made_by)
+    provenance.write_record(submissions, name, made_by, complete=True, summary=summary)
+
+
+def write_mask(folder: Path, image_id: str, mask: np.ndarray, height: int, width: int) -> Path:
+    """Write `<id>_segmentation.png`, 8-bit mode L.
+
+    `mask` is uint8 {0, 255} of the size of its image, `height` x `width` pixels: the organisers cut
+    at > 128 and refuse other modes and sizes. ValueError for anything else.
+    """
+    _check_id(image_id)
+    if mask.dtype != np.uint8 or mask.shape != (height, width):
+        raise ValueError(
+            f"{image_id}: a mask is uint8 ({height}, {width}) like its image, not {mask.dtype} "
+            f"{mask.shape}"
+        )
+    if not ((mask == 0) | (mask == 255)).all():
+        raise ValueError(f"{image_id}: a mask is 0 or 255, not {np.unique(mask)[:5].tolist()} ...")
+    file = folder / f"{image_id}_segmentation.png"
+    with partial_file(file) as partial:
+        Image.fromarray(mask).save(partial)
+    return file
+
+
+def read_mask(folder: Path, image_id: str) -> np.ndarray:
+    """A mask as written: uint8 (H, W) in {0, 255}."""
+    return np.asarray(Image.open(folder / f"{image_id}_segmentation.png"))
+
+
+def write_crop(folder: Path, image_id: str, crop: np.ndarray) -> Path:
+    """Write `<id>.png` from uint8 (h, w, 3) RGB; ValueError for anything else."""
+    _check_id(image_id)
+    if crop.dtype != np.uint8 or crop.ndim != 3 or crop.shape[2] != 3 or not crop.size:
+        raise ValueError(f"{image_id}: a crop is uint8 (h, w, 3), not {crop.dtype} {crop.shape}")
+    file = folder / f"{image_id}.png"
+    with partial_file(file) as partial:
+        Image.fromarray(crop).save(partial, compress_level=1)  # 4 times as fast as 6, 8 % larger
+    return file
+
+
+def write_crops_table(folder: Path, rows: Sequence[CropRow]) -> Path:
+    """Write crops.csv, sorted by image; ValueError for an image given twice, a box out of its image."""
+    if len({row.image for row in rows}) != len(rows):
+        raise ValueError("an image has two crops")
+    for row in rows:
+        _check_id(row.image)
+        inside = 0 <= row.top < row.top + row.height <= row.source_height
+        if not inside or not 0 <= row.left < row.left + row.width <= row.source_width:
+            raise ValueError(f"the box leaves its source: {row}")
+    file = folder / "crops.csv"
+    with partial_file(file) as partial:
+        table = pd.DataFrame(sorted(rows), columns=CropRow._fields)
+        table.to_csv(partial, index=False, lineterminator="\n")
+    return file
+
+
+def load_crops(submissions: Path, name: str) -> Crops:
+    """The crops in the folder `name` (from crop_folder).
+
+    Raises UserError, naming the command that makes them, unless all are there and finished.
+    """
+    match = re.fullmatch(rf"task([13])_({'|'.join(SETS)})_crops", name)
+    if not match:
+        raise ValueError(f"{name!r} is not the name of a folder of crops")
+    command = f"python3 runs/seg_predict.py --task {match[1]} --pred-set {match[2]}"
+    folder, record = submissions / name, provenance.record_of(submissions, name)
+    file = folder / "crops.csv"
+    for needed in (folder, record, file):
+        if not needed.exists():
+            raise UserError(f"{needed} is not there. Make the crops: {command}")
+    content = provenance.read_record(record)
+    if not content["complete"]:
+        raise UserError(f"{record}: not all crops were made. Run it to its end: {command}")
+    table = pd.read_csv(file, dtype={"image": str})
+    if tuple(table.columns) != CropRow._fields:
+        raise UserError(
+            f"{file}: expected the columns {', '.join(CropRow._fields)}, found "
+            f"{', '.join(table.columns)}. Make the crops anew: {command} --overwrite"
+        )
+    missing = set(table["image"]) - {png.stem for png in folder.glob("*.png")}
+    if missing:
+        raise UserError(f"{folder}: no crop of {listed(missing)}. Make them again: {command}")
+    made_by = json.dumps(content["made_by"], sort_keys=True).encode()
+    fingerprint = hashlib.sha256(file.read_bytes() + b"\n" + made_by).hexdigest()
+    maker = provenance.fingerprint_of_maker(content["made_by"])
+    return Crops(folder, table.set_index("image"), fingerprint, maker)
+
+
+def load_view_crops(submissions: Path, images: str, lesion_view: str) -> Crops | None:
+    """The crops of a Task 3 set that the views `box` and `crop` are made of; None for `whole`."""
+    return None if lesion_view == "whole" else load_crops(submissions, crop_folder(3, images))
+
+
+def write_classes(
+    submissions: Path,
+    images: str,
+    image_ids: Sequence[str],
+    probability: np.ndarray,
+    classes: Sequence[str],
+    expected_ids: Sequence[str],
+    made_by: dict,
+    overwrite: bool,
+) -> Path:
+    """Write the class table of a Task 3 set and its JSON, if the organisers' scorer takes it.
+
+    Args:
+        submissions: the folder of all results.
+        images: the set.
+        image_ids: N image ids, one per row of `probability`.
+        probability: float32 or float64 (N, C) in 0..1; rows need not sum to 1.
+        classes: names of the C columns.
+        expected_ids: the ids the scorer expects, in any order.
+        made_by: see provenance.check_maker, which is asked first.
+        overwrite: replace what is there, whatever made it.
+
+    Raises:
+        UserError when the scorer would refuse the table; what is there then stays as it is.
+        ValueError when the shapes do not fit.
+    """
+    shape = (len(image_ids), len(classes))
+    if probability.shape != shape or probability.dtype.kind != "f":
+        raise ValueError(f"float {shape} expected, not {probability.dtype} {probability.shape}")
+    name = class_file(images)
+    if not overwrite:
+        provenance.check_maker(submissions, name, made_by)
+    lines = [["image", *classes]]
+    for image_id, row in zip(image_ids, probability, strict=True):
+        _check_id(image_id)
+        # str: the shortest text that reads as the same number, and never as an integer
+        lines.append([image_id, *map(str, row)])
+    file = submissions / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with partial_file(file) as partial:
+        partial.write_text("".join(",".join(line) + "\n" for line in lines), newline="\n")
+        check_classes_file(partial, classes, expected_ids, shown=file)
+        provenance.remove(submissions, name)
+        provenance.write_record(submissions, name, made_by, complete=False)
+    largest = probability == probability.max(axis=1, keepdims=True)
+    ties = [image_ids[i] for i in np.flatnonzero(largest.sum(axis=1) > 1)]
+    if ties:
+        log.warning("%s: no class is ahead, which counts as wrong, in %s", file, listed(ties))
+    summary = {"images": len(image_ids), "ties": len(ties)}
+    provenance.write_record(submissions, name, made_by, complete=True, summary=summary)
+    return file
+
+
+def _check_id(image_id: str) -> None:
+    if not re.fullmatch(r"[A-Za-z]+_[A-Za-z0-9_-]+", image_id):
+        raise ValueError(f"{image_id!r} is not an image id such as ISIC_0000000")

@@ -1,0 +1,1 @@
+"""Nets, losses, metrics and weight files of the segmenter and the classifier."""

@@ -1,0 +1,54 @@
+"""The classifier: an encoder of models/backbones.py, average pooling and two dense layers.
+
+In: uint8 RGB 0..255 (B,S,S,3), S a multiple of 32. Out: float32 probabilities (B,C), layer
+`probability`, each row summing to 1; the layer `logits` before it has the same shape.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+from keras import layers
+
+from errors import UserError
+from models.encoder import build_encoder
+
+HIDDEN_UNITS = 128
+
+# penalty on the kernel of the hidden layer
+REGULARIZERS: dict[str, Callable[[], Any]] = {
+    "l1": lambda: keras.regularizers.L1(1e-4),
+    "l2": lambda: keras.regularizers.L2(1e-3),
+    "none": lambda: None,
+}
+
+
+def build_classifier(
+    backbone: str,
+    *,
+    image_size: int = 224,
+    weights: str = "imagenet",
+    pretrained_dir: Path | None = None,
+    num_classes: int = 7,
+    dropout: float = 0.0,
+    regularizer: str = "l2",
+) -> keras.Model:
+    """Build the classifier on a row of BACKBONES, not compiled.
+
+    `dropout` 0..1 before the hidden layer; `regularizer` is a row of REGULARIZERS, the rest as in
+    `build_encoder`. UserError: unknown row, impossible size, no weights.
+    """
+    if regularizer not in REGULARIZERS:
+        raise UserError(
+            f"Unknown regularizer {regularizer!r}: choose one of {', '.join(REGULARIZERS)}."
+        )
+    encoder = build_encoder(backbone, image_size, weights, pretrained_dir)
+    x = layers.GlobalAveragePooling2D(name="average_pool")(encoder.output)  # (B, channels)
+    x = layers.Dropout(dropout, name="dropout")(x)
+    x = layers.Dense(
+        HIDDEN_UNITS, activation="relu", kernel_regularizer=REGULARIZERS[regularizer](), name="fc1"
+    )(x)
+    logits = layers.Dense(num_classes, dtype="float32", name="logits")(x)
+    probability = layers.Softmax(dtype="float32", name="probability")(logits)
+    return keras.Model(encoder.input, probability, name=f"{backbone}_classifier")

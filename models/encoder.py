@@ -1,0 +1,150 @@
+"""The encoder: image -> feature maps of every level, as one flat graph.
+
+In: uint8 RGB 0..255 (B,S,S,3); it is cast to float32 and scaled as the network's family wants it.
+Out: symbolic tensors of the skips, of the bottom and of the network's full output.
+"""
+
+import logging
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+
+from errors import UserError
+from models.backbones import Backbone
+from models.backbones import backbone as backbone_row
+from models.weights import load_weights
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS = ("imagenet", "none")
+# Keras's 0.99 needs hundreds of steps before validation sees the true mean and variance
+BATCH_NORM_MOMENTUM = 0.9
+
+Tensor = Any
+
+
+class Encoder(NamedTuple):
+    """Symbolic tensors of one encoder; `level` i has S / 2**i pixels a side, or nearly."""
+
+    input: Tensor  # uint8 (B, S, S, 3)
+    skips: list[tuple[int, Tensor]]  # (level, feature map), finest first
+    bottom: Tensor  # coarsest feature map
+    bottom_level: int
+    output: Tensor  # full output without top, for a classifier (VGG: behind the last pooling)
+
+
+def build_encoder(
+    backbone: str, image_size: int, weights: str, pretrained_dir: Path | None
+) -> Encoder:
+    """Build the encoder of a row of BACKBONES for square images of `image_size` pixels.
+
+    `weights` "imagenet" looks for `<pretrained_dir>/<backbone>_notop.weights.h5`, then lets Keras
+    download them; "none" starts from random values. UserError: unknown row or weights, a size that
+    is not a multiple of 32 or too small, no weights to be had.
+    """
+    row = backbone_row(backbone)
+    _check(row, image_size, weights)
+    image = keras.Input((image_size, image_size, 3), dtype="uint8", name="image")
+    # to float32 before anything else: on uint8 some preprocess_input wrap round
+    pixels = keras.layers.Rescaling(1.0, dtype="float32", name="to_float32")(image)
+    if row.application is None:
+        if weights == "imagenet":
+            logger.info("%s has no ImageNet weights: it starts from random values", row.name)
+        network = keras.Model(image, _own_blocks(row, pixels))
+    else:
+        network = _application(row, image_size, pixels, weights, pretrained_dir)
+    outputs = {operation.name: operation.output for operation in network.operations}
+    return Encoder(
+        input=image,
+        skips=[(level, outputs[name]) for level, name in row.skips],
+        bottom=outputs[row.bottom[1]],
+        bottom_level=row.bottom[0],
+        output=network.output,
+    )
+
+
+def _check(row: Backbone, image_size: int, weights: str) -> None:
+    """UserError on an image size or a kind of weights that cannot be."""
+    if weights not in WEIGHTS:
+        raise UserError(f"Unknown weights {weights!r}: choose one of {', '.join(WEIGHTS)}.")
+    if image_size % 32 or image_size < row.minimum_size:
+        raise UserError(
+            f"image_size {image_size}: {row.name} takes multiples of 32 from {row.minimum_size} on."
+        )
+
+
+def _own_blocks(row: Backbone, pixels: Tensor) -> Tensor:
+    """Blocks of two 3x3 convolutions, batch normalisation and relu, halved in between."""
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1.0, dtype="float32", name="scale")(pixels)
+    for level, filters in enumerate(row.filters):
+        if level:
+            x = keras.layers.MaxPooling2D(2, name=f"encoder{level}_pool")(x)
+        for i in (1, 2):
+            x = keras.layers.Conv2D(
+                filters, 3, padding="same", use_bias=False, name=f"encoder{level}_conv{i}"
+            )(x)
+            x = keras.layers.BatchNormalization(
+                momentum=BATCH_NORM_MOMENTUM, name=f"encoder{level}_norm{i}"
+            )(x)
+            x = keras.layers.ReLU(name=f"encoder{level}_relu{i}")(x)
+    return x
+
+
+def _application(
+    row: Backbone, image_size: int, pixels: Tensor, weights: str, pretrained_dir: Path | None
+) -> keras.Model:
+    """Network of keras.applications from the image on, its own scaling in front."""
+    scaled = pixels
+    if row.preprocess is not None:
+        scaled = getattr(keras.applications, row.preprocess).preprocess_input(pixels)
+    path = (pretrained_dir or Path()) / f"{row.name}_notop.weights.h5"
+    from_file = weights == "imagenet" and pretrained_dir is not None and path.is_file()
+    download = weights == "imagenet" and not from_file
+    construct = getattr(keras.applications, row.application)
+    arguments = {
+        "include_top": False,
+        "input_tensor": scaled,
+        "input_shape": (image_size, image_size, 3),
+    }
+    if download:
+        logger.info("no weight file %s: asking Keras for its ImageNet weights", path)
+        try:
+            network = construct(weights="imagenet", **arguments)
+        except Exception as error:  # Keras raises a bare Exception when a download fails
+            raise UserError(_no_weights(row, path, error)) from error
+    else:
+        network = construct(weights=None, **arguments)
+    if from_file:
+        load_weights(network, path)
+        logger.info("ImageNet weights from %s", path)
+    _name_by_rank(network)
+    return network
+
+
+def _no_weights(row: Backbone, path: Path, error: Exception) -> str:
+    """Message that says both ways to ImageNet weights, and the way without."""
+    return (
+        f"No ImageNet weights for {row.name}: there is no {path}, and Keras could not download"
+        f" them ({error}). Either put the file there, written by"
+        f" keras.applications.{row.application}(include_top=False).save_weights(...) on a machine"
+        " with internet access, or give this one access, or start from random values with"
+        " --weights none."
+    )
+
+
+def _name_by_rank(network: keras.Model) -> None:
+    """Rename what Keras named itself: `activation_97` -> `backbone_activation_3`, by rank.
+
+    Keras counts automatic names over the whole process; their order within one network is fixed.
+    """
+    automatic = defaultdict(list)
+    for operation in network.operations:
+        kind, number = re.fullmatch(r"(.+?)(?:_(\d+))?", operation.name).groups()
+        if kind.replace("_", "") == type(operation).__name__.lower():
+            automatic[kind].append((int(number or 0), operation))
+    for kind, numbered in automatic.items():
+        for rank, (_, operation) in enumerate(sorted(numbered, key=lambda pair: pair[0])):
+            operation.name = f"backbone_{kind}_{rank}"

@@ -1,0 +1,114 @@
+"""Tables of losses and of class weights.
+
+In: the name of a row (readable without loading Keras). Out: a loss for `compile(loss=...)`, or
+weights for `fit(class_weight=...)`. Truth is float32: masks {0,1} (B,S,S,1), one-hot labels (B,C);
+predictions are probabilities 0..1 of the same shape.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from errors import UserError
+
+
+def _binary_crossentropy() -> Any:
+    import keras
+
+    return keras.losses.BinaryCrossentropy(name="binary_crossentropy")
+
+
+def _dice() -> Any:
+    import keras
+
+    return keras.losses.Dice(axis=(1, 2, 3), name="dice")  # one value per image, then their mean
+
+
+def _binary_crossentropy_dice() -> Any:
+    import keras
+
+    def binary_crossentropy_dice(truth: Any, probability: Any) -> Any:
+        """Sum of both losses, one value per image: (B,)."""
+        per_pixel = keras.losses.binary_crossentropy(truth, probability)  # (B, S, S)
+        per_image = keras.losses.dice(truth, probability, axis=(1, 2, 3))  # (B,)
+        return keras.ops.mean(per_pixel, axis=(1, 2)) + per_image
+
+    return binary_crossentropy_dice
+
+
+def _binary_focal() -> Any:
+    import keras
+
+    return keras.losses.BinaryFocalCrossentropy(gamma=2.0, name="binary_focal")
+
+
+def _categorical_crossentropy() -> Any:
+    import keras
+
+    return keras.losses.CategoricalCrossentropy(name="categorical_crossentropy")
+
+
+def _categorical_focal() -> Any:
+    import keras
+
+    # alpha is one factor for all classes; classes are balanced by CLASS_WEIGHTS
+    return keras.losses.CategoricalFocalCrossentropy(
+        alpha=0.25, gamma=2.0, name="categorical_focal"
+    )
+
+
+SEGMENTATION_LOSSES: dict[str, Callable[[], Any]] = {
+    "binary_crossentropy": _binary_crossentropy,
+    "dice": _dice,
+    "binary_crossentropy_dice": _binary_crossentropy_dice,
+    "binary_focal": _binary_focal,  # Lin et al. 2017, arXiv 1708.02002
+}
+
+CLASSIFICATION_LOSSES: dict[str, Callable[[], Any]] = {
+    "categorical_crossentropy": _categorical_crossentropy,
+    "categorical_focal": _categorical_focal,  # Lin et al. 2017, arXiv 1708.02002
+}
+
+# count of each class present -> weight of each, up to a common factor
+CLASS_WEIGHTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "ones": lambda counts: np.ones(len(counts)),
+    "balanced": lambda counts: 1.0 / counts,
+    "balanced-sqrt": lambda counts: 1.0 / np.sqrt(counts),
+}
+
+
+def _row(table: dict[str, Callable], name: str, what: str) -> Callable:
+    """Row `name` of a table; UserError listing the rows if there is none."""
+    if name not in table:
+        raise UserError(f"Unknown {what} {name!r}: choose one of {', '.join(table)}.")
+    return table[name]
+
+
+def segmentation_loss(name: str) -> Any:
+    """Loss of row `name` of SEGMENTATION_LOSSES; UserError if there is none."""
+    return _row(SEGMENTATION_LOSSES, name, "segmentation loss")()
+
+
+def classification_loss(name: str) -> Any:
+    """Loss of row `name` of CLASSIFICATION_LOSSES; UserError if there is none."""
+    return _row(CLASSIFICATION_LOSSES, name, "classification loss")()
+
+
+def class_weights(labels: np.ndarray, num_classes: int, how: str) -> dict[int, float]:
+    """Weight of each class id 0..num_classes-1 for `fit(class_weight=...)`.
+
+    `labels` int (N,), N > 0, each 0..num_classes-1 (else ValueError); `how` a row of CLASS_WEIGHTS
+    (else UserError). The mean weight over the samples is 1; a class without samples gets 1.0.
+    """
+    weigh = _row(CLASS_WEIGHTS, how, "class weights")
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or not len(labels) or labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(f"labels must be (N,), N > 0, each 0..{num_classes - 1}")
+    counts = np.bincount(labels, minlength=num_classes)
+    present = np.flatnonzero(counts)
+    raw = weigh(counts[present].astype(np.float64))
+    scaled = raw * len(labels) / np.sum(raw * counts[present])
+    weights = dict.fromkeys(range(num_classes), 1.0)
+    weights.update(zip(present.tolist(), scaled.tolist(), strict=True))
+    return weights

@@ -1,0 +1,39 @@
+"""Trained nets: built again from a run's settings, then given its weights.
+
+Enters: the settings a run was trained with, its weight file. Leaves: a keras.Model, ready to predict.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import keras
+
+from models.classifier import build_classifier
+from models.unet import build_segmenter
+from models.weights import load_weights
+
+
+def load_segmenter(settings: Mapping, file: Path) -> keras.Model:
+    """The U-Net of a Task 1 run; UserError when `file` is of another architecture or damaged."""
+    model = build_segmenter(
+        settings["backbone"],
+        image_size=settings["image_size"],
+        weights="none",
+        up=settings["up"],
+        batch_norm=settings["batch_norm"],
+    )
+    load_weights(model, file)
+    return model
+
+
+def load_classifier(settings: Mapping, file: Path) -> keras.Model:
+    """The classifier of a Task 3 run; UserError when `file` is of another net or damaged."""
+    model = build_classifier(
+        settings["backbone"],
+        image_size=settings["image_size"],
+        weights="none",
+        dropout=settings["dropout"],
+        regularizer=settings["regularizer"],
+    )
+    load_weights(model, file)
+    return model

@@ -1,0 +1,101 @@
+"""Weight files: written whole and without the optimiser, read strictly.
+
+In: a Keras model and a path ending `.weights.h5`. Out: an HDF5 file as Keras lays it out, or the
+model's variables set from one (float16 tensors become float32).
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+import h5py
+import keras
+
+from errors import UserError
+
+SUFFIX = ".weights.h5"
+_SHOWN = 4  # names listed in an error
+
+Layout = dict[str, tuple[int, ...]]
+
+
+def save_weights(model: keras.Model, path: Path | str) -> None:
+    """Write the model's variables to `path` (ends .weights.h5), replacing it in one step.
+
+    The optimiser of a compiled model is left out. ValueError on another ending.
+    """
+    path = Path(path)
+    if not path.name.endswith(SUFFIX):
+        raise ValueError(f"{path}: the name of a weight file must end in {SUFFIX}")
+    partial = path.with_name(f"{path.name.removesuffix(SUFFIX)}.{os.getpid()}.partial{SUFFIX}")
+    try:
+        _uncompiled(model).save_weights(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_weights(model: keras.Model, path: Path | str) -> None:
+    """Set every variable of the model from `path`, using every tensor in it.
+
+    UserError, before anything is changed, if the file is missing, cut or not HDF5, or if it lacks
+    or adds a tensor or has one of another shape: it was written for another architecture.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such weight file.")
+    bare = _uncompiled(model)
+    try:
+        found = _layout(path)
+        _compare(path, model, expected=_expected_layout(bare), found=found)
+        bare.load_weights(path)
+    except (OSError, KeyError, RuntimeError) as error:
+        raise UserError(
+            f"{path}: cannot be read as a weight file (HDF5, {SUFFIX}): {error}. It may be cut off"
+            " or damaged: copy it again, or train again."
+        ) from error
+
+
+def _uncompiled(model: keras.Model) -> keras.Model:
+    """The same layers and variables as a model without optimiser, loss and metrics."""
+    return keras.Model(model.inputs, model.outputs)
+
+
+def _layout(path: Path) -> Layout:
+    """Name -> shape of every tensor in an HDF5 file."""
+    shapes: Layout = {}
+
+    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset):
+            shapes[name] = tuple(item.shape)
+
+    with h5py.File(path, "r") as file:
+        file.visititems(visit)
+    return shapes
+
+
+def _expected_layout(model: keras.Model) -> Layout:
+    """What Keras itself writes for this model: its groups are named by class, not by layer."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"expected{SUFFIX}"
+        model.save_weights(path)
+        return _layout(path)
+
+
+def _compare(path: Path, model: keras.Model, expected: Layout, found: Layout) -> None:
+    """UserError unless both layouts are the same."""
+    problems = []
+    for what, names in (("missing", expected.keys() - found), ("extra", found.keys() - expected)):
+        if names:
+            listed = ", ".join(sorted(names)[:_SHOWN])
+            problems.append(f"{len(names)} tensors {what} ({listed}, ...)")
+    differing = [n for n in sorted(expected.keys() & found) if expected[n] != found[n]]
+    if differing:
+        listed = ", ".join(f"{n}: {found[n]}, not {expected[n]}" for n in differing[:_SHOWN])
+        problems.append(f"{len(differing)} tensors of another shape ({listed}, ...)")
+    if problems:
+        raise UserError(
+            f"{path}: not the weights of {model.name} ({len(expected)} tensors,"
+            f" {model.count_params():,} parameters): {'; '.join(problems)}. Build the network with"
+            " the settings the file was written with, or choose another file."
+        )

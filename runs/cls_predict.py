@@ -1,0 +1,93 @@
+"""Classify a set of images and write the submission table.
+
+python3 runs/cls_predict.py --backbone densenet121 --pred-set test
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import paths  # isort: skip  (the repository on sys.path)
+
+from misc_utils import command_line
+from models.backbones import BACKBONES
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Edit these, or give them as flags."""
+
+    backbone: Literal[*BACKBONES] = "densenet201"  # of the runs that predict
+    version: str = "0"  # of the runs
+    pred_set: Literal["training", "validation", "test"] = "test"  # Task 3 images to classify
+    limit: int | None = None  # only the first N images, in sorted order of the ids
+    tta: bool = False  # mean over the 8 flips and quarter turns
+    batch_size: int = 16  # images per step
+    overwrite: bool = False  # replace what other runs or settings made
+
+
+def main(settings: Settings) -> None:
+    import numpy as np
+    from scipy.special import softmax
+    from tqdm import tqdm
+
+    from datasets import ISIC2018
+    from misc_utils import prediction, run_folder, submission
+    from models.trained import load_classifier
+
+    # 1 runs and images
+    runs = run_folder.find_runs(paths.model_data_dir(), 3, settings.backbone, settings.version)
+    view = run_folder.same(runs, "lesion_view")
+    crops = submission.load_view_crops(paths.submissions_dir(), settings.pred_set, view)
+    run_folder.check_same_crops(runs, crops.maker if crops else None)
+    images = ISIC2018.load_view(
+        paths.data_dir(),
+        settings.pred_set,
+        run_folder.same(runs, "image_size"),
+        view,
+        crops,
+        run_folder.same(runs, "box_margin"),
+    )
+    training = settings.pred_set == "training"
+    lesions = ISIC2018.load_lesions(paths.data_dir(), images.image_ids) if training else None
+    splits = {run.k_fold: run_folder.load_folds(run) for run in runs}
+    image_ids = list(images.image_ids)[: settings.limit]
+    groups, left_out = prediction.assign_nets(image_ids, splits, lesions)
+    print(run_folder.which_folds(runs))
+    if left_out:
+        print(
+            f"left out, as every net there is was trained on their lesions: {len(left_out)} images"
+        )
+
+    # 2 predict
+    nets = {
+        run.k_fold: prediction.logits_of(load_classifier(run.settings, run.weights)) for run in runs
+    }
+    logits = {}
+    total, views = len(image_ids) - len(left_out), 8 if settings.tta else 1
+    with tqdm(total=total, desc=f"task3_{settings.pred_set}", unit="image") as progress:
+        for k_folds, ids in groups.items():
+            some_nets, rows = [nets[k] for k in k_folds], images.rows(ids)
+            for some, values in prediction.predict_logits(
+                some_nets, images.array, rows, settings.batch_size, views
+            ):
+                logits.update(zip(images.image_ids[some], values, strict=True))
+                progress.update(len(some))
+    predicted = sorted(logits)
+    probability = softmax(np.stack([logits[i] for i in predicted]).astype(np.float64), axis=1)
+
+    # 3 write
+    file = submission.write_classes(
+        paths.submissions_dir(),
+        settings.pred_set,
+        predicted,
+        probability,
+        ISIC2018.CLASSES,
+        expected_ids=predicted,
+        made_by=prediction.provenance(asdict(settings), runs, groups),
+        overwrite=settings.overwrite,
+    )
+    print(f"{len(predicted)} images classified: {file}")
+
+
+if __name__ == "__main__":
+    command_line.run(main, Settings, __doc__)

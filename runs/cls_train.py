@@ -1,0 +1,168 @@
+"""Train a classifier on folds of ISIC 2018 Task 3 (seven diagnoses).
+
+python3 runs/cls_train.py --backbone densenet121 --lesion-view whole --folds 0
+"""
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import paths  # isort: skip  (the repository on sys.path)
+
+from datasets.augmentation import AUGMENTATIONS
+from misc_utils import command_line
+from models.backbones import BACKBONES
+from models.losses import CLASS_WEIGHTS, CLASSIFICATION_LOSSES
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Edit these, or give them as flags."""
+
+    backbone: Literal[*BACKBONES] = "densenet201"  # what the head stands on
+    version: str = "0"  # of the run; letters, digits and -
+    num_folds: int = 5  # parts of the split; 1 = one 80/20 hold-out
+    folds: tuple[int, ...] | Literal["all"] = "all"  # which to hold out, one after another
+    limit: int | None = None  # use only N images, the first ones of each class
+    lesion_view: Literal["whole", "box", "crop"] = "crop"
+    """whole: the image; box: bounding box of the lesion; crop: box with the background black. Box
+    and crop need `python3 runs/seg_predict.py` first."""
+    box_margin: float = 0.1  # box: added around it, as a share of its longer side
+    image_size: int = 224  # side of the square pictures in pixels, a multiple of 32
+    weights: Literal["imagenet", "none"] = "imagenet"  # start of the backbone
+    dropout: float = 0.0  # before the dense layer
+    regularizer: Literal["l2", "l1", "none"] = "l2"  # of the dense layer
+    loss: Literal[*CLASSIFICATION_LOSSES] = "categorical_focal"  # what training minimises
+    class_weight: Literal[*CLASS_WEIGHTS] = "balanced"  # weight of each class in the loss
+    augmentation: Literal[*AUGMENTATIONS] = "affine"  # random flips, rotation, shifts
+    batch_size: int = 16  # images per step
+    epochs: int = 30  # passes over the training images
+    learning_rate: float = 1e-4  # of Adam, at its highest
+    schedule: Literal["plateau", "cosine"] = "plateau"  # how the learning rate falls
+    plateau_factor: float = 0.25  # plateau: factor when val_loss stops falling
+    plateau_patience: int = 2  # plateau: epochs without progress before that
+    min_learning_rate: float = 1e-7  # plateau: the floor
+    monitor: Literal["val_loss", "val_balanced_accuracy", "val_accuracy"] = "val_loss"
+    """The weights of the epoch that is best by this are kept."""
+    seed: int = 42  # governs split, start weights, order and augmentation
+    workers: int = 4  # threads that read and augment batches
+    overwrite: bool = False  # delete runs of the same name and train anew
+
+
+def main(settings: Settings) -> None:
+    import keras
+    import numpy as np
+
+    from datasets import ISIC2018
+    from datasets.batches import Batches
+    from datasets.ISIC2018.folds import check_fold_numbers, limit_labels, split_lesions
+    from misc_utils import environment, figures, run_folder, submission, training
+    from models.classifier import build_classifier
+    from models.losses import class_weights, classification_loss
+    from models.metrics import classification_metrics
+    from models.weights import save_weights
+
+    # 1 data
+    k_folds = check_fold_numbers(settings.folds, settings.num_folds)
+    model_data, data_dir = paths.model_data_dir(), paths.data_dir()
+    run_folder.check_new(model_data, 3, asdict(settings), k_folds, settings.overwrite)
+    crops = submission.load_view_crops(paths.submissions_dir(), "training", settings.lesion_view)
+    images = ISIC2018.load_view(
+        data_dir,
+        "training",
+        settings.image_size,
+        settings.lesion_view,
+        crops,
+        settings.box_margin,
+    )
+    labels = ISIC2018.load_labels(data_dir, "training", images.image_ids)
+    lesions = ISIC2018.load_lesions(data_dir, images.image_ids)
+    chosen = limit_labels(labels, settings.limit)
+    folds = split_lesions(chosen, lesions, settings.num_folds, settings.seed)
+    label = np.array([labels[image_id] for image_id in images.image_ids])
+    targets = np.eye(len(ISIC2018.CLASSES), dtype=np.float32)[label]
+    facts = environment.describe(paths.repository) | {
+        "data_fingerprint": images.fingerprint,
+        "crops_maker": crops.maker if crops else None,
+    }
+
+    for k_fold in k_folds:
+        # 2 model
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(settings.seed)
+        model = build_classifier(
+            settings.backbone,
+            image_size=settings.image_size,
+            weights=settings.weights,
+            pretrained_dir=model_data / "pretrained",
+            num_classes=len(ISIC2018.CLASSES),
+            dropout=settings.dropout,
+            regularizer=settings.regularizer,
+        )
+        train_rows = images.rows(run_folder.training_images(folds, k_fold))
+        held_out_rows = images.rows(run_folder.held_out_images(folds, k_fold))
+        train = Batches(
+            images.array,
+            targets,
+            train_rows,
+            settings.batch_size,
+            training=True,
+            augmentation=settings.augmentation,
+            seed=settings.seed,
+            workers=settings.workers,
+        )
+        held_out = Batches(
+            images.array, targets, held_out_rows, settings.batch_size, workers=settings.workers
+        )
+        weights = class_weights(label[train_rows], len(ISIC2018.CLASSES), settings.class_weight)
+        steps = len(train) * settings.epochs
+        model.compile(
+            training.build_optimizer(settings.learning_rate, settings.schedule, steps),
+            classification_loss(settings.loss),
+            metrics=classification_metrics(len(ISIC2018.CLASSES)),
+            jit_compile=environment.jit_compile(),
+        )
+
+        # 3 train
+        run = run_folder.create_run(model_data, 3, k_fold, asdict(settings), folds, facts)
+        print(
+            f"{run.name}: {len(train_rows)} images to train on, {len(held_out_rows)} held out, "
+            f"{model.count_params():,} parameters"
+        )
+        callbacks = training.build_callbacks(
+            train,
+            run.history,
+            lambda model=model, run=run: save_weights(model, run.weights),
+            monitor=settings.monitor,
+            schedule=settings.schedule,
+            plateau_factor=settings.plateau_factor,
+            plateau_patience=settings.plateau_patience,
+            min_learning_rate=settings.min_learning_rate,
+        )
+        started = time.monotonic()
+        history = model.fit(
+            train,
+            validation_data=held_out,
+            epochs=settings.epochs,
+            class_weight=weights,
+            shuffle=False,  # Batches does it, as a function of the seed
+            callbacks=callbacks,
+            verbose=command_line.verbosity(),
+        ).history
+
+        # 4 report
+        best = callbacks[-1].best_epoch
+        scores = {name: float(values[best]) for name, values in history.items()}
+        seconds = round(time.monotonic() - started)
+        run_folder.finish_run(run, {"best_epoch": best, "best": scores, "seconds": seconds})
+        figures.draw_history(run.file("history.png"), history, run.name)
+        print(
+            f"{run.name}: best epoch {best + 1} of {settings.epochs}; accuracy "
+            f"{scores['val_accuracy']:.3f}, balanced accuracy "
+            f"{scores['val_balanced_accuracy']:.3f}; {seconds} s; {run.folder}"
+        )
+        del model, train, held_out, callbacks
+
+
+if __name__ == "__main__":
+    command_line.run(main, Settings, __doc__)

@@ -1,0 +1,36 @@
+"""Where everything lies. Edit root_dir, or set the environment variable ISIC_ROOT.
+
+Importing this module puts the repository on sys.path, so that the scripts work from any directory.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+repository = Path(__file__).resolve().parents[1]
+root_dir = (
+    repository  # data/, model_data/ and submissions/ lie under it; the code may lie elsewhere
+)
+
+if str(repository) not in sys.path:
+    sys.path.insert(0, str(repository))
+
+
+def root() -> Path:
+    """Folder that holds data/, model_data/ and submissions/."""
+    return Path(os.environ.get("ISIC_ROOT") or root_dir).expanduser().resolve()
+
+
+def data_dir() -> Path:
+    """Released folders, and the cache built from them."""
+    return root() / "data"
+
+
+def model_data_dir() -> Path:
+    """One folder per training run, and pretrained weights."""
+    return root() / "model_data"
+
+
+def submissions_dir() -> Path:
+    """Masks, crops and class tables."""
+    return root() / "submissions"

@@ -1,0 +1,149 @@
+"""Train a U-Net on folds of ISIC 2018 Task 1 (lesion boundary).
+
+python3 runs/seg_train.py --backbone vgg16 --folds 0 1
+"""
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import paths  # isort: skip  (the repository on sys.path)
+
+from datasets.augmentation import AUGMENTATIONS
+from misc_utils import command_line
+from models.backbones import BACKBONES
+from models.losses import SEGMENTATION_LOSSES
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Edit these, or give them as flags."""
+
+    backbone: Literal[*BACKBONES] = "densenet169"  # encoder of the U-Net
+    version: str = "0"  # of the run; letters, digits and -
+    num_folds: int = 5  # parts of the split; 1 = one 80/20 hold-out
+    folds: tuple[int, ...] | Literal["all"] = "all"  # which to hold out, one after another
+    limit: int | None = None  # use only the first N images, in sorted order of the ids
+    image_size: int = 224  # side of the square pictures in pixels, a multiple of 32
+    weights: Literal["imagenet", "none"] = "imagenet"  # start of the encoder
+    up: Literal["deconv", "upsample", "subpixel"] = "deconv"  # the decoder's way up
+    batch_norm: bool = True  # batch normalisation in the decoder
+    loss: Literal[*SEGMENTATION_LOSSES] = "binary_crossentropy"  # what training minimises
+    augmentation: Literal[*AUGMENTATIONS] = "affine"  # random flips, rotation, shifts
+    batch_size: int = 32  # images per step
+    epochs: int = 35  # passes over the training images
+    learning_rate: float = 1e-3  # of Adam, at its highest
+    schedule: Literal["plateau", "cosine"] = "plateau"  # how the learning rate falls
+    plateau_factor: float = 0.5  # plateau: factor when val_loss stops falling
+    plateau_patience: int = 2  # plateau: epochs without progress before that
+    min_learning_rate: float = 1e-7  # plateau: the floor
+    monitor: Literal["val_threshold_jaccard", "val_jaccard", "val_loss"] = "val_threshold_jaccard"
+    """The weights of the epoch that is best by this are kept."""
+    seed: int = 42  # governs split, start weights, order and augmentation
+    workers: int = 4  # threads that read and augment batches
+    overwrite: bool = False  # delete runs of the same name and train anew
+
+
+def main(settings: Settings) -> None:
+    import keras
+
+    from datasets import ISIC2018
+    from datasets.batches import Batches
+    from datasets.ISIC2018.folds import check_fold_numbers, limit_images, split_images
+    from misc_utils import environment, figures, run_folder, training
+    from models.losses import segmentation_loss
+    from models.metrics import segmentation_metrics
+    from models.unet import build_segmenter
+    from models.weights import save_weights
+
+    # 1 data
+    k_folds = check_fold_numbers(settings.folds, settings.num_folds)
+    model_data = paths.model_data_dir()
+    run_folder.check_new(model_data, 1, asdict(settings), k_folds, settings.overwrite)
+    images = ISIC2018.load_images(paths.data_dir(), 1, "training", settings.image_size)
+    masks = ISIC2018.load_masks(paths.data_dir(), "training", settings.image_size, of=images)
+    image_ids = limit_images(images.image_ids, settings.limit)
+    folds = split_images(image_ids, settings.num_folds, settings.seed)
+    facts = environment.describe(paths.repository) | {
+        "data_fingerprint": images.fingerprint,
+        "truth_fingerprint": masks.fingerprint,
+    }
+
+    for k_fold in k_folds:
+        # 2 model
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(settings.seed)
+        model = build_segmenter(
+            settings.backbone,
+            image_size=settings.image_size,
+            weights=settings.weights,
+            pretrained_dir=model_data / "pretrained",
+            up=settings.up,
+            batch_norm=settings.batch_norm,
+        )
+        train_rows = images.rows(run_folder.training_images(folds, k_fold))
+        held_out_rows = images.rows(run_folder.held_out_images(folds, k_fold))
+        train = Batches(
+            images.array,
+            masks.array,
+            train_rows,
+            settings.batch_size,
+            training=True,
+            augmentation=settings.augmentation,
+            seed=settings.seed,
+            workers=settings.workers,
+        )
+        held_out = Batches(
+            images.array, masks.array, held_out_rows, settings.batch_size, workers=settings.workers
+        )
+        steps = len(train) * settings.epochs
+        model.compile(
+            training.build_optimizer(settings.learning_rate, settings.schedule, steps),
+            segmentation_loss(settings.loss),
+            metrics=segmentation_metrics(),
+            jit_compile=environment.jit_compile(),
+        )
+
+        # 3 train
+        run = run_folder.create_run(model_data, 1, k_fold, asdict(settings), folds, facts)
+        print(
+            f"{run.name}: {len(train_rows)} images to train on, {len(held_out_rows)} held out, "
+            f"{model.count_params():,} parameters"
+        )
+        callbacks = training.build_callbacks(
+            train,
+            run.history,
+            lambda model=model, run=run: save_weights(model, run.weights),
+            monitor=settings.monitor,
+            schedule=settings.schedule,
+            plateau_factor=settings.plateau_factor,
+            plateau_patience=settings.plateau_patience,
+            min_learning_rate=settings.min_learning_rate,
+        )
+        started = time.monotonic()
+        history = model.fit(
+            train,
+            validation_data=held_out,
+            epochs=settings.epochs,
+            shuffle=False,  # Batches does it, as a function of the seed
+            callbacks=callbacks,
+            verbose=command_line.verbosity(),
+        ).history
+
+        # 4 report
+        best = callbacks[-1].best_epoch
+        scores = {name: float(values[best]) for name, values in history.items()}
+        seconds = round(time.monotonic() - started)
+        run_folder.finish_run(run, {"best_epoch": best, "best": scores, "seconds": seconds})
+        figures.draw_history(run.file("history.png"), history, run.name)
+        print(
+            f"{run.name}: best epoch {best + 1} of {settings.epochs}; at "
+            f"{settings.image_size} px mean jaccard {scores['val_jaccard']:.3f}, threshold jaccard "
+            f"{scores['val_threshold_jaccard']:.3f}; {seconds} s; {run.folder}"
+        )
+        del model, train, held_out, callbacks
+    print(f"next: python3 runs/seg_eval.py --backbone {settings.backbone} --k-fold {k_folds[0]}")
+
+
+if __name__ == "__main__":
+    command_line.run(main, Settings, __doc__)

@@ -1,0 +1,97 @@
+import keras
+import numpy as np
+import pytest
+
+from datasets.batches import Batches
+
+IMAGES = np.random.default_rng(0).integers(0, 255, (50, 8, 8, 3), dtype=np.uint8)
+MASKS = (IMAGES[..., :1] > 127).astype(np.uint8)
+LABELS = np.eye(7, dtype=np.float32)[np.arange(50) % 7]
+
+
+def training(**options):
+    options = {"batch_size": 8, "training": True, "seed": 1} | options
+    return Batches(IMAGES, MASKS, np.arange(10, 40), **options)
+
+
+def row_of(image):
+    return int(np.flatnonzero((IMAGES == image).all(axis=(1, 2, 3)))[0])
+
+
+def test_held_out_rows_come_once_and_in_order():
+    batches = Batches(IMAGES, LABELS, np.arange(5, 25), 8)
+    assert [len(batches[k][0]) for k in range(len(batches))] == [8, 8, 4]
+    rows = [row_of(image) for k in range(3) for image in batches[k][0]]
+    assert rows == list(range(5, 25))
+    targets = np.concatenate([batches[k][1] for k in range(3)])
+    assert targets.dtype == np.float32 and (targets == LABELS[5:25]).all()
+
+
+def test_training_takes_full_batches_of_rows_shuffled_anew():
+    batches, seen = training(), []
+    assert len(batches) == 3
+    for epoch in range(2):
+        batches.set_epoch(epoch)
+        seen.append([row_of(image) for k in range(3) for image in batches[k][0]])
+        assert len(set(seen[-1])) == 24 and set(seen[-1]) <= set(range(10, 40))
+    assert set(seen[0]) != set(seen[1])
+
+
+def test_fewer_rows_than_a_batch_still_train():
+    batches = Batches(IMAGES, MASKS, np.arange(3), 8, training=True)
+    assert len(batches) == 1 and len(batches[0][0]) == 3
+
+
+@pytest.mark.parametrize("augmentation", ["none", "affine"])
+def test_targets_stay_with_their_images(augmentation):
+    batches = training(augmentation=augmentation)
+    for k in range(3):
+        images, masks = batches[k]
+        assert images.dtype == np.uint8 and masks.dtype == np.float32
+        if augmentation == "none":
+            assert (masks == (images[..., :1] > 127)).all()
+        else:
+            assert set(np.unique(masks)) <= {0, 1}
+
+
+def test_a_batch_depends_on_seed_epoch_and_index_alone():
+    one, two = training(augmentation="affine"), training(augmentation="affine")
+    one.set_epoch(3)
+    two.set_epoch(3)
+    _ = two[2], two[0]  # the order of asking does not matter
+    for k in range(3):
+        assert (one[k][0] == two[k][0]).all() and (one[k][1] == two[k][1]).all()
+    other = training(augmentation="affine", seed=2)
+    other.set_epoch(3)
+    assert (one[0][0] != other[0][0]).any()
+    before = one[0][0]
+    one.set_epoch(4)
+    assert (before != one[0][0]).any()
+
+
+def test_the_memory_map_is_not_written_to():
+    images, masks = IMAGES.copy(), MASKS.copy()
+    images.flags.writeable = masks.flags.writeable = False
+    _ = Batches(images, masks, np.arange(8), 8, training=True, augmentation="affine")[0]
+
+
+def test_fit_sees_each_epochs_own_batches():
+    """Worker threads fetch ahead; they must not fetch an epoch before it is told to the batches."""
+    asked = []
+
+    class Spy(Batches):
+        def __getitem__(self, index):
+            asked.append((self.epoch, index))
+            return super().__getitem__(index)
+
+    from misc_utils.training import TellEpoch
+
+    batches = Spy(IMAGES, LABELS, np.arange(30), 5, training=True, seed=1)
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(7, "softmax")]
+    )
+    model.compile("sgd", "categorical_crossentropy")
+    model.fit(batches, epochs=3, shuffle=False, verbose=0, callbacks=[TellEpoch(batches)])
+    for epoch in range(3):
+        assert {index for e, index in asked if e == epoch} >= set(range(6))
+    assert sum(1 for e, _ in asked if e == 2) <= 7  # none of them of another epoch's

@@ -1,0 +1,90 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from datasets.ISIC2018 import folds
+from errors import UserError
+
+IDS = [f"ISIC_{k:07d}" for k in range(2594)]
+
+
+def test_every_image_is_in_exactly_one_fold():
+    split = folds.split_images(IDS, 5, seed=42)
+    assert split["image"].tolist() == IDS
+    assert sorted(split["fold"].value_counts()) == [518, 519, 519, 519, 519]
+
+
+def test_a_hold_out_keeps_four_fifths_for_training():
+    split = folds.split_images(IDS, 1, seed=42)
+    assert split["fold"].value_counts().to_dict() == {1: 2075, 0: 519}
+
+
+def test_the_split_depends_on_ids_and_seed_alone():
+    first = folds.split_images(IDS, 5, seed=1)
+    pd.testing.assert_frame_equal(first, folds.split_images(IDS[::-1], 5, seed=1))
+    assert (first["fold"] != folds.split_images(IDS, 5, seed=2)["fold"]).any()
+
+
+def test_too_few_images():
+    with pytest.raises(UserError, match="4 images"):
+        folds.split_images(IDS[:4], 5, seed=1)
+    with pytest.raises(UserError, match="not 0"):
+        folds.split_images(IDS, 0, seed=1)
+
+
+@pytest.fixture
+def lesions():
+    """1,000 images of 700 lesions; the class depends on the lesion; a rare class of 2 %."""
+    random = np.random.default_rng(0)
+    lesion = [f"L{k}" for k in range(700)] + [f"L{k}" for k in random.integers(0, 700, 300)]
+    rare = {f"L{k}" for k in range(0, 700, 50)}
+    labels = {IDS[k]: int(lesion[k] in rare) for k in range(1000)}
+    return labels, dict(zip(IDS[:1000], lesion, strict=True))
+
+
+@pytest.mark.parametrize("num_folds", [1, 2, 5])
+def test_no_lesion_crosses_and_classes_are_spread(lesions, num_folds):
+    split = folds.split_lesions(*lesions, num_folds, seed=42)
+    assert split["image"].tolist() == sorted(lesions[0])
+    assert (split.groupby("lesion")["fold"].nunique() == 1).all()
+    share = split.groupby("fold")["label"].mean()
+    assert len(share) == max(num_folds, 2)
+    assert (share - split["label"].mean()).abs().max() < 0.012
+
+
+def test_labels_and_lesions_are_joined_by_id(lesions):
+    labels, groups = lesions
+    turned = dict(reversed(groups.items()))
+    split = folds.split_lesions(labels, turned, 5, seed=42)
+    assert all(groups[row.image] == row.lesion for row in split.itertuples())
+    assert all(labels[row.image] == row.label for row in split.itertuples())
+
+
+def test_limit_takes_the_first_ids():
+    assert folds.limit_images(["b", "c", "a"], 2) == ["a", "b"]
+    assert folds.limit_images(["b", "a"], None) == ["a", "b"]
+
+
+def test_limit_keeps_the_shares_of_classes():
+    labels = {f"i{k:03d}": 0 if k < 60 else 1 if k < 90 else 2 for k in range(100)}
+    kept = folds.limit_labels(labels, 10)
+    assert np.bincount(list(kept.values())).tolist() == [6, 3, 1]
+    assert [i for i in kept if labels[i] == 1] == ["i060", "i061", "i062"]
+    assert len(folds.limit_labels(labels, 4)) == 4
+    assert set(folds.limit_labels(labels, 3).values()) == {0, 1, 2}
+    assert len(folds.limit_labels(labels, 2)) == 2
+    assert folds.limit_labels(labels, 1000) == labels
+
+
+@pytest.mark.parametrize("limit", range(1, 101))
+def test_limit_is_met_exactly(limit):
+    labels = {f"i{k:03d}": k % 7 if k < 30 else 1 for k in range(100)}
+    assert len(folds.limit_labels(labels, limit)) == limit
+
+
+def test_fold_numbers():
+    assert folds.check_fold_numbers("all", 3) == [0, 1, 2]
+    assert folds.check_fold_numbers((2, 0, 2), 3) == [2, 0]
+    assert folds.check_fold_numbers("all", 1) == [0]
+    with pytest.raises(UserError, match=r"0 to 4.*no fold 5"):
+        folds.check_fold_numbers((0, 5), 5)

@@ -1,0 +1,144 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets.ISIC2018 import raw
+from errors import UserError
+
+HEADER = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\n"
+
+
+def encoded(array, kind="PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def test_folder_names_are_those_of_the_release(tmp_path):
+    assert raw.image_folder(tmp_path, 1, "test").name == "ISIC2018_Task1-2_Test_Input"
+    assert raw.image_folder(tmp_path, 3, "training").name == "ISIC2018_Task3_Training_Input"
+    assert (
+        raw.truth_folder(tmp_path, 1, "validation").name == "ISIC2018_Task1_Validation_GroundTruth"
+    )
+    assert raw.labels_file(tmp_path, "test").name == "ISIC2018_Task3_Test_GroundTruth.csv"
+    assert raw.groups_file(tmp_path).name == "ISIC2018_Task3_Training_LesionGroupings.csv"
+
+
+def test_listing_sorts_by_id_and_leaves_companions_out(tmp_path):
+    for name in ("ISIC_0000010.jpg", "ISIC_0000002.JPG", "ISIC_0000002_superpixels.png"):
+        (tmp_path / name).touch()
+    for name in ("LICENSE.txt", "ATTRIBUTION.txt", ".DS_Store"):
+        (tmp_path / name).touch()
+    assert list(raw.list_images(tmp_path)) == ["ISIC_0000002", "ISIC_0000010"]
+
+
+def test_unknown_files_are_said(tmp_path, caplog):
+    for name in ("ISIC_0000010.jpg", "notes.docx"):
+        (tmp_path / name).touch()
+    raw.list_images(tmp_path)
+    assert "notes.docx" in caplog.text
+
+
+def test_two_files_of_one_image_are_refused(tmp_path):
+    for name in ("ISIC_0000010.jpg", "ISIC_0000010.png"):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match="same image"):
+        raw.list_images(tmp_path)
+
+
+def test_missing_and_empty_folders_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"ISIC2018_gone.*no such folder"):
+        raw.list_images(tmp_path / "ISIC2018_gone")
+    with pytest.raises(UserError, match="holds no file"):
+        raw.list_images(tmp_path)
+
+
+def test_images_become_rgb(tmp_path):
+    grey = np.full((4, 6), 77, np.uint8)
+    image, height, width = raw.read_image(encoded(grey))
+    assert image.shape == (4, 6, 3) and (height, width) == (4, 6) and (image == 77).all()
+
+
+def test_a_jpeg_decoded_smaller_keeps_its_true_size():
+    content = encoded(np.zeros((400, 640, 3), np.uint8), "JPEG")
+    image, height, width = raw.read_image(content, shortest=100)
+    assert (height, width) == (400, 640)
+    assert image.shape == (100, 160, 3)
+
+
+def test_a_cut_jpeg_is_refused():
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    content = encoded(noise, "JPEG")
+    with pytest.raises(OSError):
+        raw.read_image(content[: len(content) // 2])
+
+
+@pytest.mark.parametrize("high", [1, 255])
+def test_masks_are_zero_and_one(high):
+    mask = np.zeros((3, 5), np.uint8)
+    mask[1, 2] = high
+    read = raw.read_mask(encoded(mask))
+    assert read.dtype == np.uint8 and read.sum() == 1 and read[1, 2] == 1
+
+
+@pytest.mark.parametrize("values", [(0, 128), (0, 1, 255), (0, 3, 255), (7,)])
+def test_masks_of_other_values_are_refused(values):
+    mask = np.resize(np.array(values, np.uint8), (3, 4))
+    with pytest.raises(ValueError, match=str(values[-1])):
+        raw.read_mask(encoded(mask))
+
+
+def test_labels_are_class_indices_by_id(tmp_path):
+    file = tmp_path / "labels.csv"
+    file.write_text(HEADER + "ISIC_2,0,0,0,0,0,0,1\nISIC_1,0.0,1.0,0.0,0.0,0.0,0.0,0.0\n")
+    assert raw.read_labels(file) == {"ISIC_1": 1, "ISIC_2": 6}
+
+
+def test_column_order_does_not_matter(tmp_path):
+    file = tmp_path / "labels.csv"
+    file.write_text("NV,image,MEL,BCC,AKIEC,BKL,DF,VASC\n1,ISIC_1,0,0,0,0,0,0\n")
+    assert raw.read_labels(file) == {"ISIC_1": 1}
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "ISIC_1,0,0,0,0,0,0,0\n",  # no class
+        "ISIC_1,1,1,0,0,0,0,0\n",  # two classes
+        "ISIC_1,-1,1,1,0,0,0,0\n",
+        "ISIC_1,nan,0,0,0,0,0,0\n",
+        "ISIC_1,x,0,0,0,0,0,0\n",
+        "ISIC_1,1\n",
+        "ISIC_1,1,0,0,0,0,0,0\nISIC_1,1,0,0,0,0,0,0\n",  # twice
+    ],
+)
+def test_wrong_label_rows_are_named(tmp_path, rows):
+    file = tmp_path / "labels.csv"
+    file.write_text(HEADER + "ISIC_0,1,0,0,0,0,0,0\n" + rows)
+    with pytest.raises(UserError, match=r"labels.csv.*ISIC_1"):
+        raw.read_labels(file)
+
+
+def test_a_table_without_a_column_is_refused(tmp_path):
+    file = tmp_path / "labels.csv"
+    file.write_text("image;MEL\nISIC_1;1\n")
+    with pytest.raises(UserError, match="separated by commas"):
+        raw.read_labels(file)
+    with pytest.raises(UserError, match="no such file"):
+        raw.read_labels(tmp_path / "gone.csv")
+
+
+def test_groups(tmp_path):
+    file = tmp_path / "groups.csv"
+    file.write_text("image,lesion_id,diagnosis_confirm_type\nISIC_2,L1,x\nISIC_1,L1,x\n")
+    assert raw.read_groups(file) == {"ISIC_1": "L1", "ISIC_2": "L1"}
+    file.write_text("image,lesion_id\nISIC_2,\n")
+    with pytest.raises(UserError, match="ISIC_2"):
+        raw.read_groups(file)
+
+
+def test_same_ids_names_what_differs():
+    with pytest.raises(UserError, match=r"table lacks b and has c, which no image bears. Mend it."):
+        raw.check_same_ids("table", ["a", "b"], ["a", "c"], "Mend it.")
