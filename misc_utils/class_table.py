@@ -43,8 +43,10 @@ def check_classes_file(
             "values not in 0..1 (or none)": set(ids[~within.all(axis=1)]),
         }
     reasons = [f"  {what}: {listed(which)}" for what, which in found.items() if which]
-    if reasons or table.empty:
-        text = "\n".join(reasons or ["  no rows"])
+    if table.empty:
+        reasons.insert(0, "  no rows")
+    if reasons:
+        text = "\n".join(reasons)
         raise UserError(f"{shown or path}: the organisers' scorer would refuse this table:\n{text}")
 
 

@@ -124,7 +124,8 @@ def write_mask(folder: Path, image_id: str, mask: np.ndarray, height: int, width
 
 def read_mask(folder: Path, image_id: str) -> np.ndarray:
     """A mask as written: uint8 (H, W) in {0, 255}."""
-    return np.asarray(Image.open(folder / f"{image_id}_segmentation.png"))
+    with Image.open(folder / f"{image_id}_segmentation.png") as picture:
+        return np.asarray(picture)
 
 
 def write_crop(folder: Path, image_id: str, crop: np.ndarray) -> Path:
@@ -139,7 +140,7 @@ def write_crop(folder: Path, image_id: str, crop: np.ndarray) -> Path:
 
 
 def write_crops_table(folder: Path, rows: Sequence[CropRow]) -> Path:
-    """Write crops.csv, sorted by image; ValueError for an image given twice, a box out of its image."""
+    """Write crops.csv, sorted by image; ValueError for an image twice or a box out of its image."""
     if len({row.image for row in rows}) != len(rows):
         raise ValueError("an image has two crops")
     for row in rows:

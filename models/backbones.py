@@ -1,8 +1,8 @@
 """Table of encoders: which network, how its input is scaled, where the skips leave it.
 
-In: the name of a row. Out: a `Backbone`, plain strings and numbers; this module does not load Keras.
+In: the name of a row. Out: a `Backbone`, plain strings and numbers; Keras is not loaded for it.
 `Level` i is a feature map of image_size / 2**i pixels, level 0 being the finest. A skip is the
-finished output of the stage of that size: behind batch normalisation, activation and residual sum.
+finished output of the stage of that size: behind batch normalisation, activation, residual sum.
 """
 
 from dataclasses import dataclass

@@ -33,7 +33,7 @@ def _counts(truth: Tensor, probability: Tensor) -> tuple[Tensor, Tensor, Tensor,
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
-    """part / whole, and 1 where whole is 0: nothing was there and nothing was missed."""
+    """Ratio of part to whole, and 1 where whole is 0: nothing was there and nothing was missed."""
     return ops.where(whole > 0, part / ops.maximum(whole, 1.0), ops.ones_like(whole))
 
 

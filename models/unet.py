@@ -26,7 +26,7 @@ def _deconv(x: Tensor, filters: int, name: str) -> Tensor:
 
 
 def _upsample(x: Tensor, filters: int, name: str) -> Tensor:
-    """Bilinear interpolation; the 1x1 convolution comes first as it commutes and costs a quarter."""
+    """Bilinear; the 1x1 convolution may come first, as it commutes, and then costs a quarter."""
     x = layers.Conv2D(filters, 1, name=f"{name}_conv")(x)
     return layers.UpSampling2D(2, interpolation="bilinear", name=f"{name}_upsample")(x)
 

@@ -48,14 +48,22 @@ def main(settings: Settings) -> dict[str, float]:
     view = run.settings["lesion_view"]
     crops = submission.load_view_crops(paths.submissions_dir(), images_set, view)
     run_folder.check_same_crops([run], crops.maker if crops else None)
-    images = ISIC2018.load_view(
-        data_dir, images_set, run.settings["image_size"], view, crops, run.settings["box_margin"]
-    )
-    labels = ISIC2018.load_labels(data_dir, images_set, images.image_ids)
+    image_ids = list(ISIC2018.list_originals(data_dir, 3, images_set))
+    labels = ISIC2018.load_labels(data_dir, images_set, image_ids)
     if fold_only:
-        run_folder.check_same_data(run, images.fingerprint)
         labels = {i: labels[i] for i in run_folder.held_out_images(folds, run.k_fold)}
     labels = limit_labels(labels, settings.limit)
+    images = ISIC2018.load_view(
+        data_dir,
+        images_set,
+        run.settings["image_size"],
+        view,
+        crops,
+        run.settings["box_margin"],
+        needed=list(labels),
+    )
+    if fold_only:
+        run_folder.check_same_data(run, images.fingerprint)
     run_folder.check_unseen(folds, run.k_fold, list(labels))
 
     # 2 predict and score

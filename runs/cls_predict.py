@@ -19,7 +19,7 @@ class Settings:
     backbone: Literal[*BACKBONES] = "densenet201"  # of the runs that predict
     version: str = "0"  # of the runs
     pred_set: Literal["training", "validation", "test"] = "test"  # Task 3 images to classify
-    limit: int | None = None  # only the first N images, in sorted order of the ids
+    limit: int | None = None  # only the first N images (with known classes: of each class)
     tta: bool = False  # mean over the 8 flips and quarter turns
     batch_size: int = 16  # images per step
     overwrite: bool = False  # replace what other runs or settings made
@@ -31,7 +31,7 @@ def main(settings: Settings) -> None:
     from tqdm import tqdm
 
     from datasets import ISIC2018
-    from misc_utils import prediction, run_folder, submission
+    from misc_utils import class_table, prediction, run_folder, submission
     from models.trained import load_classifier
 
     # 1 runs and images
@@ -39,18 +39,21 @@ def main(settings: Settings) -> None:
     view = run_folder.same(runs, "lesion_view")
     crops = submission.load_view_crops(paths.submissions_dir(), settings.pred_set, view)
     run_folder.check_same_crops(runs, crops.maker if crops else None)
+    data_dir = paths.data_dir()
+    there = list(ISIC2018.list_originals(data_dir, 3, settings.pred_set))
+    image_ids = ISIC2018.limited(data_dir, 3, settings.pred_set, there, settings.limit)
     images = ISIC2018.load_view(
-        paths.data_dir(),
+        data_dir,
         settings.pred_set,
         run_folder.same(runs, "image_size"),
         view,
         crops,
         run_folder.same(runs, "box_margin"),
+        needed=image_ids,
     )
     training = settings.pred_set == "training"
-    lesions = ISIC2018.load_lesions(paths.data_dir(), images.image_ids) if training else None
+    lesions = ISIC2018.load_lesions(data_dir, there) if training else None
     splits = {run.k_fold: run_folder.load_folds(run) for run in runs}
-    image_ids = list(images.image_ids)[: settings.limit]
     groups, left_out = prediction.assign_nets(image_ids, splits, lesions)
     print(run_folder.which_folds(runs))
     if left_out:
@@ -70,23 +73,39 @@ def main(settings: Settings) -> None:
             for some, values in prediction.predict_logits(
                 some_nets, images.array, rows, settings.batch_size, views
             ):
-                logits.update(zip(images.image_ids[some], values, strict=True))
+                logits.update(zip((images.image_ids[row] for row in some), values, strict=True))
                 progress.update(len(some))
     predicted = sorted(logits)
     probability = softmax(np.stack([logits[i] for i in predicted]).astype(np.float64), axis=1)
 
     # 3 write
+    expected = expected_images(data_dir, settings, predicted)
+    submitted, probability = class_table.add_missing_image(predicted, probability, expected)
+    if len(submitted) > len(predicted):
+        print(f"{submitted[-1]} is scored with weight 0 and no image: given the mean of all rows")
     file = submission.write_classes(
         paths.submissions_dir(),
         settings.pred_set,
-        predicted,
+        submitted,
         probability,
         ISIC2018.CLASSES,
-        expected_ids=predicted,
+        expected_ids=expected,
         made_by=prediction.provenance(asdict(settings), runs, groups),
         overwrite=settings.overwrite,
     )
     print(f"{len(predicted)} images classified: {file}")
+
+
+def expected_images(data_dir, settings: Settings, predicted: list[str]) -> list[str]:
+    """The ids a submission must have: those of the truth where it is known, else those predicted."""
+    from datasets import ISIC2018
+
+    partial = settings.limit is not None or settings.pred_set == "training"
+    if not partial and ISIC2018.raw.labels_file(data_dir, settings.pred_set).exists():
+        return list(ISIC2018.load_labels(data_dir, settings.pred_set, None))
+    if not partial and settings.pred_set == "test" and len(predicted) == 1511:  # all there are
+        return [*predicted, ISIC2018.raw.UNRELEASED]
+    return predicted
 
 
 if __name__ == "__main__":

@@ -66,6 +66,11 @@ def main(settings: Settings) -> None:
     k_folds = check_fold_numbers(settings.folds, settings.num_folds)
     model_data, data_dir = paths.model_data_dir(), paths.data_dir()
     run_folder.check_new(model_data, 3, asdict(settings), k_folds, settings.overwrite)
+    image_ids = list(ISIC2018.list_originals(data_dir, 3, "training"))
+    labels = ISIC2018.load_labels(data_dir, "training", image_ids)
+    chosen = limit_labels(labels, settings.limit)
+    lesions = ISIC2018.load_lesions(data_dir, image_ids)
+    folds = split_lesions(chosen, lesions, settings.num_folds, settings.seed)
     crops = submission.load_view_crops(paths.submissions_dir(), "training", settings.lesion_view)
     images = ISIC2018.load_view(
         data_dir,
@@ -74,11 +79,8 @@ def main(settings: Settings) -> None:
         settings.lesion_view,
         crops,
         settings.box_margin,
+        needed=list(chosen),
     )
-    labels = ISIC2018.load_labels(data_dir, "training", images.image_ids)
-    lesions = ISIC2018.load_lesions(data_dir, images.image_ids)
-    chosen = limit_labels(labels, settings.limit)
-    folds = split_lesions(chosen, lesions, settings.num_folds, settings.seed)
     label = np.array([labels[image_id] for image_id in images.image_ids])
     targets = np.eye(len(ISIC2018.CLASSES), dtype=np.float32)[label]
     facts = environment.describe(paths.repository) | {

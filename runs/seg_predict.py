@@ -24,7 +24,7 @@ class Settings:
     version: str = "0"  # of the runs
     task: Literal[1, 3] = 3  # whose images
     pred_set: Literal["training", "validation", "test"] = "training"  # which of them
-    limit: int | None = None  # only the first N images, in sorted order of the ids
+    limit: int | None = None  # only the first N images (with known classes: of each class)
     tta: bool = False  # mean over the 8 flips and quarter turns
     margin: float = 0.0  # added around the bounding box, as a share of its longer side
     smoothing: float = 1.0  # sigma of a Gaussian on the probability map, in pixels of a 224 px map
@@ -54,7 +54,9 @@ def main(settings: Settings) -> None:
     )
     files = ISIC2018.list_originals(paths.data_dir(), settings.task, settings.pred_set)
     splits = {run.k_fold: run_folder.load_folds(run) for run in runs}
-    image_ids = list(images.image_ids)[: settings.limit]
+    image_ids = ISIC2018.limited(
+        paths.data_dir(), settings.task, settings.pred_set, images.image_ids, settings.limit
+    )
     groups, left_out = prediction.assign_nets(image_ids, splits)
     print(run_folder.which_folds(runs))
     if left_out:

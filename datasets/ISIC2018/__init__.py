@@ -13,12 +13,14 @@ import numpy as np
 
 from datasets.ISIC2018 import raw
 from datasets.ISIC2018.cache import Cached, load_or_build
-from datasets.ISIC2018.raw import CLASSES, SETS, check_same_ids, list_images, listed
+from datasets.ISIC2018.folds import limit_images, limit_labels
+from datasets.ISIC2018.raw import CLASSES, SETS, check_same_ids, listed
 from errors import UserError
 
 __all__ = [
     "CLASSES",
     "SETS",
+    "limited",
     "list_originals",
     "list_truth_masks",
     "listed",
@@ -102,7 +104,13 @@ def _read_whole(file: Path, decode: Callable[[bytes], np.ndarray]) -> np.ndarray
 
 
 def load_view(
-    data_dir: Path, images: str, image_size: int, lesion_view: str, crops=None, margin: float = 0.0
+    data_dir: Path,
+    images: str,
+    image_size: int,
+    lesion_view: str,
+    crops=None,
+    margin: float = 0.0,
+    needed: Sequence[str] = (),
 ) -> Cached:
     """Task 3 images as a classifier is to see them; array as in load_images.
 
@@ -115,15 +123,24 @@ def load_view(
         crops: for box and crop: what misc_utils.submission.load_crops gives (`folder` with the
             PNGs, `table` of boxes indexed by image, `fingerprint` of what made them).
         margin: box only: share of the box's longer side added around it.
+        needed: image ids that must be there.
 
     Raises:
-        UserError when crops and images are not of the same ids, or naming every bad file.
+        UserError when needed crops were not made, or naming every bad file.
     """
     if lesion_view == "whole":
         return load_images(data_dir, 3, images, image_size)
-    sources = list_images(raw.image_folder(data_dir, 3, images))
-    advice = f"Run `python3 runs/seg_predict.py --task 3 --pred-set {images} --overwrite`."
-    check_same_ids(f"{crops.folder / 'crops.csv'}", sources, crops.table.index, advice)
+    missing = sorted(set(needed) - set(crops.table.index))
+    if missing:
+        raise UserError(
+            f"{crops.folder / 'crops.csv'} lacks {listed(missing)}. Make the crops of all images: "
+            f"`python3 runs/seg_predict.py --task 3 --pred-set {images} --overwrite`, or name the "
+            f"same --limit as then."
+        )
+    released = list_originals(data_dir, 3, images)
+    sources = {
+        image_id: released[image_id] for image_id in crops.table.index if image_id in released
+    }
     name, shape = f"task3_{images}_{lesion_view}_{image_size}", (image_size, image_size, 3)
     boxes = crops.table[["top", "left", "height", "width"]].to_dict("index")
 
@@ -148,16 +165,36 @@ def cut_box(
     return image[rows, max(left - extra, 0) : left + width + extra]
 
 
+def limited(
+    data_dir: Path, task: int, images: str, image_ids: Sequence[str], limit: int | None
+) -> list[str]:
+    """The images that `limit` leaves, in sorted order.
+
+    The first ones by id; of Task 3, where the classes of the set are known, the first ones of each
+    class, so that training and prediction with the same limit mean the same images.
+    """
+    if limit is not None and task == 3 and raw.labels_file(data_dir, images).exists():
+        labels = load_labels(data_dir, images, None)
+        return list(limit_labels({i: labels[i] for i in image_ids if i in labels}, limit))
+    return limit_images(image_ids, limit)
+
+
 def list_originals(data_dir: Path, task: int, images: str) -> dict[str, Path]:
     """Image files of a set as released, {image id: file}."""
     return raw.list_images(raw.image_folder(data_dir, task, images))
 
 
 def load_labels(data_dir: Path, images: str, image_ids: Sequence[str] | None) -> dict[str, int]:
-    """Task 3 classes as {image id: index into CLASSES}; exactly the given ids, if given."""
+    """Task 3 classes as {image id: index into CLASSES}; exactly the given ids, if given.
+
+    The table of the test set has a row for an image that was never released; without the image,
+    the row is left out.
+    """
     file = raw.labels_file(data_dir, images)
     labels = raw.read_labels(file)
     if image_ids is not None:
+        if raw.UNRELEASED not in image_ids:
+            labels.pop(raw.UNRELEASED, None)
         check_same_ids(f"{file}", image_ids, labels, "Images and table must be of the same set.")
     return labels
 

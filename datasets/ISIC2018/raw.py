@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 SETS = ("training", "validation", "test")
+UNRELEASED = "ISIC_0035068"  # in the truth of the Task 3 test set, with weight 0, but not an image
 
 IMAGE_ID = re.compile(r"[A-Za-z]+_\d+")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")

@@ -1,0 +1,1 @@
+"""Data sets: released or drawn pictures in, batches of arrays for training out."""

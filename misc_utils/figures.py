@@ -1,0 +1,201 @@
+"""Pictures a researcher looks at after a run, written as PNG without a display.
+
+Enters: the file to write, uint8 images (H, W, 3), masks (H, W), a confusion matrix, the numbers of
+each epoch. Leaves: one PNG file, whole or not at all; nothing is shown on a screen.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+
+import cv2
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import Normal, Stroke
+from matplotlib.ticker import MaxNLocator
+
+from misc_utils.provenance import partial_file
+
+LONGEST_SIDE = 512  # of an image on a sheet, in pixels
+CELL = 2.8  # width of an image on a sheet, in inches
+# Okabe and Ito's colours, which colour-blind people can tell apart.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+# The line styles differ as well, for print in grey.
+OUTLINES = {
+    "truth": {"color": "#f0e442", "linestyle": "solid"},
+    "prediction": {"color": "#56b4e9", "linestyle": "dashed"},
+}
+HALO = (Stroke(linewidth=3.0, foreground="black"), Normal())  # seen on pale skin and dark lesion
+CURVES = {
+    "training": {"linestyle": "dashed", "markerfacecolor": "white"},
+    "validation": {"linestyle": "solid"},
+}
+NOT_SCORES = ("loss", "learning_rate", "epoch", "seconds")
+
+
+def draw_overlays(
+    path: Path,
+    images: Sequence[np.ndarray],
+    truths: Sequence[np.ndarray] | None,
+    predictions: Sequence[np.ndarray],
+    titles: Sequence[str],
+) -> None:
+    """A sheet of images with the outlines of the true and the predicted lesion.
+
+    Args:
+        path: the PNG file to write; its folder must be there.
+        images: uint8 (H, W, 3), at least one.
+        truths: masks (H, W) of the same sizes, lesion is what is not 0; None where there are none.
+        predictions: the same.
+        titles: one above each image.
+
+    Raises:
+        ValueError: the numbers of images, masks and titles differ, or the sizes of image and mask.
+    """
+    figure, cells = _build_sheet(images, titles)
+    masks = {"truth": truths, "prediction": predictions}
+    shown = {name: some for name, some in masks.items() if some is not None}
+    for name, some in shown.items():
+        for cell, image, mask in zip(cells, images, some, strict=True):
+            if mask.shape != image.shape[:2]:
+                raise ValueError(f"mask {mask.shape} and image {image.shape} differ in size")
+            _draw_outline(cell, mask, name)
+    lines = [
+        Line2D([], [], label=name, linewidth=1.6, path_effects=HALO, **OUTLINES[name])
+        for name in shown
+    ]
+    figure.legend(handles=lines, loc="outside lower center", ncols=2, handlelength=4, frameon=False)
+    _write(figure, path)
+
+
+def draw_crops(path: Path, crops: Sequence[np.ndarray], titles: Sequence[str]) -> None:
+    """A sheet of titled crops, uint8 (H, W, 3) of any sizes, on grey, which shows their black."""
+    figure, _ = _build_sheet(crops, titles)
+    figure.set_facecolor("0.6")
+    _write(figure, path)
+
+
+def draw_confusion(path: Path, confusion: np.ndarray, classes: Sequence[str], title: str) -> None:
+    """A confusion matrix: counts, and percentages of each row.
+
+    Args:
+        path: the PNG file to write.
+        confusion: (C, C + 1), rows true, columns decided, the last undecided: drawn only if any is.
+        classes: C names.
+        title: above the matrix.
+    """
+    confusion, columns = np.asarray(confusion), [*classes, "undecided"]
+    if confusion.shape != (len(classes), len(columns)):
+        raise ValueError(f"{confusion.shape} is no confusion matrix of {len(classes)} classes")
+    if not confusion[:, -1].any():
+        confusion, columns = confusion[:, :-1], columns[:-1]
+    in_truth = confusion.sum(axis=1)
+    share = confusion / np.where(in_truth > 0, in_truth, 1)[:, np.newaxis]
+
+    figure = Figure(figsize=(2.4 + 0.9 * len(columns), 1.6 + 0.7 * len(classes)), dpi=150)
+    figure.set_layout_engine("constrained")
+    axes = figure.add_subplot()
+    colours = axes.imshow(100 * share, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    for (row, column), count in np.ndenumerate(confusion):
+        text = f"{count:,.10g}" + (f"\n{100 * share[row, column]:.1f}%" if in_truth[row] else "")
+        ink = "white" if share[row, column] > 0.5 else "black"
+        axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=10)
+    rows = [f"{name}\n({count:,.10g})" for name, count in zip(classes, in_truth, strict=True)]
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(classes)), rows)
+    axes.set(xlabel="prediction", ylabel="truth (and how many)", title=title)
+    figure.colorbar(colours, ax=axes, label="% of the true class")
+    _write(figure, path)
+
+
+def draw_history(path: Path, history: Mapping[str, Sequence[float]], title: str) -> None:
+    """Curves of training and validation over the epochs: the loss, and beside it the scores.
+
+    Args:
+        path: the PNG file to write.
+        history: {name: a number per epoch}, as `fit` returns it; validation is named `val_<name>`.
+            What is neither loss nor score (the learning rate) is left out.
+        title: above both.
+    """
+    names = dict.fromkeys(name.removeprefix("val_") for name in history)  # in order, each once
+    scores = [name for name in names if name not in NOT_SCORES]
+    panels = {"loss": ["loss"], "score": scores} if scores else {"loss": ["loss"]}
+    figure = Figure(figsize=(5.5 * len(panels), 4.8), dpi=150)
+    figure.set_layout_engine("constrained")
+    figure.suptitle(title)
+    for number, (label, shown) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(1, len(panels), number)
+        axes.set(xlabel="epoch", ylabel=label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(color="0.9")
+        _draw_curves(
+            axes, {name: (history.get(name), history.get(f"val_{name}")) for name in shown}
+        )
+    _write(figure, path)
+
+
+def _draw_curves(axes: Axes, curves: Mapping[str, tuple]) -> None:
+    """Curves {name: (training, validation)}, either may be None; a colour for each name."""
+    marker, handles = None, []
+    for (name, pair), colour in zip(curves.items(), cycle(COLOURS)):
+        for values, style in zip(pair, CURVES.values(), strict=True):
+            if values is not None:
+                marker = "o" if len(values) < 3 else None  # one epoch is not seen as a line
+                axes.plot(range(1, len(values) + 1), values, color=colour, marker=marker, **style)
+        handles.append(Line2D([], [], color=colour, linewidth=3, label=name.replace("_", " ")))
+    for name, style in CURVES.items():
+        handles.append(Line2D([], [], color="0.3", marker=marker, label=name, **style))
+    # under the panel, where it hides no curve
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13)}
+    axes.legend(handles=handles, ncols=3, frameon=False, **place)
+
+
+def _build_sheet(images: Sequence[np.ndarray], titles: Sequence[str]) -> tuple[Figure, list[Axes]]:
+    """A figure with a titled cell for each image, whose axes measure the pixels of the original."""
+    if not images or len(images) != len(titles):
+        raise ValueError(f"{len(images)} images and {len(titles)} titles: as many of both expected")
+    columns = min(len(images), 4)
+    tall = [CELL * min(image.shape[0] / image.shape[1], 1.5) + 0.35 for image in images]
+    heights = [max(tall[start : start + columns]) for start in range(0, len(tall), columns)]
+    figure = Figure(figsize=(max(columns, 1.5) * CELL, sum(heights) + 0.4), dpi=150)
+    figure.set_layout_engine("constrained")
+    grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
+    cells = [figure.add_subplot(grid[divmod(number, columns)]) for number in range(len(images))]
+    for cell, image, title in zip(cells, images, titles, strict=True):
+        height, width = image.shape[:2]
+        cell.imshow(_shrink(image), extent=(0, width, height, 0))
+        cell.set_title(title, fontsize=9)
+        cell.set_axis_off()
+        cell.set_anchor("N")  # titles of a row stand side by side
+    return figure, cells
+
+
+def _draw_outline(cell: Axes, mask: np.ndarray, name: str) -> None:
+    height, width = mask.shape
+    small = np.pad(_shrink((mask > 0).astype(np.float32)), 1)  # closes the outline at the border
+    if not (small >= 0.5).any():
+        return
+    rows, columns = (np.arange(length) - 0.5 for length in small.shape)
+    x, y = columns * width / (small.shape[1] - 2), rows * height / (small.shape[0] - 2)
+    color, style = OUTLINES[name]["color"], OUTLINES[name]["linestyle"]
+    lines = cell.contour(x, y, small, [0.5], colors=color, linestyles=style, linewidths=1.6)
+    lines.set_path_effects(HALO)
+    cell.set(xlim=(0, width), ylim=(height, 0))
+
+
+def _shrink(image: np.ndarray) -> np.ndarray:
+    """The image with at most LONGEST_SIDE pixels a side."""
+    scale = LONGEST_SIDE / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    height, width = (max(round(scale * side), 1) for side in image.shape[:2])
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _write(figure: Figure, path: Path) -> None:
+    FigureCanvasAgg(figure)
+    with partial_file(Path(path)) as partial:
+        figure.savefig(partial, format="png")

@@ -1,0 +1,187 @@
+"""The arrows between the rooms, read from the source; and that importing a module does nothing."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("datasets", "models", "misc_utils")
+SCRIPTS = sorted(file.stem for file in (ROOT / "runs").glob("*.py"))
+PRODUCT = [
+    file.relative_to(ROOT)
+    for folder in (*ROOMS, "runs", ".")
+    for file in sorted((ROOT / folder).glob("*.py" if folder == "." else "**/*.py"))
+]
+TESTS = [file.relative_to(ROOT) for file in sorted((ROOT / "tests").glob("**/*.py"))]
+PREPROCESS = Path("datasets/ISIC2018/preprocess_data.py")  # a script that lies with its data set
+BACK_ENDS = {"tensorflow", "jax", "jaxlib", "torch"}
+UNSAFE = {"pickle", "dill", "joblib", "cloudpickle", "shelve", "marshal"}
+SLOW = {"keras", "sklearn", "pandas", "matplotlib", "scipy", "skimage"} | BACK_ENDS
+
+
+def imports_of(source, file):
+    """Dotted names a module imports anywhere, relative ones resolved.
+
+    `from a.b import c` gives a.b and a.b.c, as c may be a module.
+    """
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = file.parent.parts[: len(file.parent.parts) - node.level + 1]
+            start = ".".join([*(above if node.level else ()), *filter(None, [node.module])])
+            names |= {start, *(f"{start}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def read(file):
+    return imports_of((ROOT / file).read_text(encoding="utf-8"), file)
+
+
+def tops(names):
+    return {name.split(".")[0] for name in names}
+
+
+def forbidden(file, names):
+    """Which of the imported names this file may not import, by the arrows."""
+    room = file.parts[0] if len(file.parts) > 1 else ""
+    script = room == "runs" or file == PREPROCESS
+    wrong = BACK_ENDS | UNSAFE | {"runs"} | (set(SCRIPTS) - ({"paths"} if script else set()))
+    if room in ROOMS:
+        # the script among the data sets parses its flags as the scripts of runs/ do
+        wrong |= set(ROOMS) - {room} - ({"misc_utils"} if script else set())
+    elif file.name == "errors.py":
+        wrong |= {*ROOMS, "numpy", "keras"}
+    found = tops(names) & wrong
+    inside = {name.split(".")[2] for name in names if name.startswith("datasets.ISIC2018.")}
+    allowed = {"cache.py": {"raw"}, "folds.py": set(), "raw.py": set()}
+    if file.parent == Path("datasets/ISIC2018") and file.name in allowed:
+        found |= inside - allowed[file.name]
+    return found
+
+
+def test_every_room_is_looked_into():
+    assert {"datasets", "models", "misc_utils", "runs", "errors.py"} <= {
+        file.parts[0] for file in PRODUCT
+    }
+
+
+def test_arrows():
+    wrong = {str(file): sorted(forbidden(file, read(file))) for file in PRODUCT}
+    assert {file: names for file, names in wrong.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "name"),
+    [
+        ("models/unet.py", "from misc_utils import tta", "misc_utils"),
+        ("datasets/batches.py", "import models.unet", "models"),
+        ("misc_utils/tta.py", "    from datasets.ISIC2018 import raw", "datasets"),
+        ("misc_utils/tta.py", "import seg_train", "seg_train"),
+        ("misc_utils/tta.py", "import paths", "paths"),
+        ("runs/seg_train.py", "from runs import paths", "runs"),
+        ("runs/seg_train.py", "import seg_eval", "seg_eval"),
+        ("runs/seg_train.py", "import tensorflow as tf", "tensorflow"),
+        ("models/unet.py", "from jax import numpy", "jax"),
+        ("models/unet.py", "import torch.nn", "torch"),
+        ("datasets/ISIC2018/cache.py", "import pickle", "pickle"),
+        ("datasets/ISIC2018/cache.py", "from datasets.ISIC2018 import folds", "folds"),
+        ("datasets/ISIC2018/cache.py", "from .folds import split_images", "folds"),
+        ("datasets/ISIC2018/folds.py", "from . import raw", "raw"),
+        ("datasets/ISIC2018/raw.py", "import datasets.ISIC2018.cache", "cache"),
+        ("errors.py", "import models", "models"),
+    ],
+)
+def test_a_wrong_arrow_would_be_seen(file, line, name):
+    source = f"def f():\n{line}\n" if line.startswith(" ") else line
+    assert forbidden(Path(file), imports_of(source, Path(file))) == {name}
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("runs/seg_train.py", "import paths\nfrom models import unet\nfrom misc_utils import tta"),
+        ("datasets/ISIC2018/preprocess_data.py", "import paths\nfrom misc_utils import a"),
+        ("datasets/ISIC2018/cache.py", "from datasets.ISIC2018 import raw"),
+        ("datasets/ISIC2018/cache.py", "from .raw import CLASSES"),
+        ("models/unet.py", "from errors import UserError\nfrom models import backbones"),
+    ],
+)
+def test_right_arrows_pass(file, line):
+    assert forbidden(Path(file), imports_of(line, Path(file))) == set()
+
+
+def test_tests_import_scripts_by_their_own_name():
+    """As runs.seg_train there would be two modules `paths`."""
+    assert [str(file) for file in TESTS if "runs" in tops(read(file))] == []
+
+
+def test_no_pickle_is_allowed_in_arrays():
+    for file in PRODUCT:
+        for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg in ("allow_pickle", "safe_mode"):
+                right = {"allow_pickle": False, "safe_mode": True}[node.arg]
+                given = getattr(node.value, "value", "an expression")
+                assert given is right, f"{file}:{node.value.lineno} {node.arg} is {given}"
+
+
+def run_python(code, folder):
+    """Run code in an empty folder with the repository on the path; what it prints, as JSON."""
+    work, home = folder / "work", folder / "home"
+    work.mkdir()
+    home.mkdir()
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "runs")]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "ISIC_ROOT": str(work / "root"),
+        "HOME": str(home),  # where Keras and matplotlib write their own settings
+        "KERAS_HOME": str(home),
+        "MPLCONFIGDIR": str(home),
+    }
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert list(work.rglob("*")) == []
+    return json.loads(done.stdout)
+
+
+def test_script_heads_load_nothing_slow(tmp_path):
+    """`--help` and a wrong flag must be answered at once."""
+    code = f"""
+import importlib, json, sys
+found = {{}}
+for name in {SCRIPTS!r}:
+    importlib.import_module(name)
+    found[name] = sorted({SLOW!r} & set(sys.modules))
+print(json.dumps(found))
+"""
+    assert run_python(code, tmp_path) == {name: [] for name in SCRIPTS}
+
+
+def test_importing_does_nothing(tmp_path):
+    modules = [
+        ".".join(file.with_suffix("").parts).removeprefix("runs.").removesuffix(".__init__")
+        for file in PRODUCT
+    ]
+    code = f"""
+import contextlib, importlib, io, json, logging, random, sys
+import keras, matplotlib, numpy, pandas, scipy, skimage, sklearn
+def state():
+    return [repr(random.getstate()), repr(numpy.random.get_state()), repr(logging.root.handlers)]
+said, before, changed = io.StringIO(), state(), []
+with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    for name in {modules!r}:
+        importlib.import_module(name)
+        if state() != before:
+            changed.append(name)
+            before = state()
+print(json.dumps([said.getvalue(), changed]))
+"""
+    assert run_python(code, tmp_path) == ["", []]
