@@ -14,8 +14,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from datasets.ISIC2018.raw import CLASSES, SETS, groups_file, image_folder, labels_file
-from datasets.ISIC2018.raw import truth_folder as truth_folder_of
+from datasets.ISIC2018.raw import (
+    CLASSES,
+    SETS,
+    groups_file,
+    image_folder,
+    labels_file,
+    truth_folder,
+)
 from errors import UserError
 
 MARKER = "SYNTHETIC.txt"  # beside the drawn folders: the settings, and every file drawn
@@ -27,7 +33,7 @@ SUPERPIXELS = 3  # images of each Task 1 set that get a superpixel companion
 SHARES = {"NV": 34, "MEL": 17, "BKL": 14, "BCC": 10, "AKIEC": 9, "DF": 8, "VASC": 8}  # per cent
 CONFIRMED = ("histopathology", "serial imaging showing no change", "single image expert consensus")
 ASPECTS = ((4, 3), (4, 3), (3, 2), (3, 2), (1, 1), (5, 4), (3, 4))  # width to height
-SKINS = ((226, 165, 152), (214, 198, 204), (222, 188, 156), (205, 160, 122), (224, 150, 158))
+SKINS = ((226, 165, 152), (214, 198, 204), (228, 188, 164), (206, 156, 128), (224, 150, 158))
 
 PATCH = 384  # side of the square a lesion is painted on, in pixels
 REACH = 1.6  # half that side, in radii of the lesion
@@ -73,7 +79,7 @@ def draw_dataset(
     Args:
         data_dir: folder that gets the `ISIC2018_*` folders; made if need be.
         lesions: lesions in each training set. Task 1 shows each once, a third of those of Task 3
-            have two or three photographs. From 96 on every class has at least eight lesions.
+            have two or three photographs. From 100 on every class has at least eight lesions.
         test_lesions: images in each validation and each test set, one per lesion.
         shorter_side: smallest and largest shorter side of an image in pixels.
         seed: the same settings and seed give the same files.
@@ -85,7 +91,7 @@ def draw_dataset(
         raise ValueError("at least one lesion per set and 32 pixels per side are needed")
     plan = _plan(lesions, test_lesions, seed)
     texts = _texts(plan)
-    pictures = [file for _, _, photographs in plan for p in photographs for file in _files_of(p)]
+    photographs = [photograph for _, _, some in plan for photograph in some]
     settings = {
         "format": FORMAT,
         "lesions": lesions,
@@ -93,16 +99,13 @@ def draw_dataset(
         "shorter_side": "-".join(str(side) for side in shorter_side),
         "seed": seed,
     }
-    lines = ["drawn data", *(f"{name}: {value}" for name, value in settings.items()), "", "files:"]
-    lines += sorted(file.as_posix() for file in (*texts, *pictures))
-    _claim(data_dir, "\n".join(lines) + "\n")
+    _claim(data_dir, settings, [*texts, *(file for p in photographs for file in _files_of(p))])
     for file, text in texts.items():
         if not (data_dir / file).is_file():
             _write(data_dir / file, text.encode())
-    for _, _, photographs in plan:
-        for photograph in photographs:
-            if not all((data_dir / file).is_file() for file in _files_of(photograph)):
-                _write_photograph(data_dir, photograph, shorter_side)
+    for photograph in photographs:
+        if not all((data_dir / file).is_file() for file in _files_of(photograph)):
+            _write_photograph(data_dir, photograph, shorter_side)
 
 
 def class_counts(lesions: int) -> dict[str, int]:
@@ -114,9 +117,11 @@ def class_counts(lesions: int) -> dict[str, int]:
     return counts
 
 
-def _claim(data_dir: Path, marker: str) -> None:
+def _claim(data_dir: Path, settings: dict[str, object], files: list[Path]) -> None:
     """Write the marker into a folder without other ISIC 2018 data, or refuse the folder."""
-    file = data_dir / MARKER
+    lines = ["drawn data", *(f"{name}: {value}" for name, value in settings.items())]
+    lines += ["", "files:", *sorted(path.as_posix() for path in files)]
+    file, marker = data_dir / MARKER, "\n".join(lines) + "\n"
     if not file.is_file():
         found = sorted(path.name for path in data_dir.glob("ISIC2018_*"))
         if found:
@@ -127,8 +132,8 @@ def _claim(data_dir: Path, marker: str) -> None:
         _write(file, marker.encode())
     elif file.read_text(encoding="utf-8") != marker:
         raise UserError(
-            f"{file}: data was drawn here with other settings, or by another version. "
-            f"Delete {data_dir}, or name another folder."
+            f"{file}: other settings, or an older version, drew the data that lies here. Delete "
+            f"this file and the drawn folders it lists, or name another folder."
         )
 
 
@@ -148,14 +153,14 @@ def _plan(lesions: int, test_lesions: int, seed: int) -> list[tuple[int, str, li
         for lesion, view in rng.permutation(shown).tolist():
             next_id += int(rng.integers(1, 4))  # the release has gaps too
             folder, image_id = image_folder(Path(), task, images), f"ISIC_{next_id:07d}"
-            mask = truth_folder_of(Path(), 1, images) / f"{image_id}_segmentation.png"
+            mask = truth_folder(Path(), 1, images) / f"{image_id}_segmentation.png"
             companion = task == 1 and len(photographs) < SUPERPIXELS
             photographs.append(
                 Photograph(
                     image_id=image_id,
                     diagnosis=str(diagnoses[lesion]),
-                    lesion=(seed, number, lesion),
-                    view=(seed, number, lesion, view),
+                    lesion=(seed, number, lesion + 1),  # numpy takes a last 0 for no number
+                    view=(seed, number, lesion + 1, view + 1),
                     lesion_id=f"HAM_{lesion:07d}",
                     image=folder / f"{image_id}.jpg",
                     mask=mask if task == 1 else None,
@@ -180,7 +185,7 @@ def _texts(plan: list[tuple[int, str, list[Photograph]]]) -> dict[Path, str]:
     """Tables and companions, {file: content}."""
     texts = {}
     for task, images, photographs in plan:
-        for folder in (image_folder(Path(), task, images), truth_folder_of(Path(), task, images)):
+        for folder in (image_folder(Path(), task, images), truth_folder(Path(), task, images)):
             texts[folder / "ATTRIBUTION.txt"] = ATTRIBUTION
             texts[folder / "LICENSE.txt"] = LICENSE
         if task == 3:
@@ -199,7 +204,9 @@ def _table(header: tuple[str, ...], rows: list[tuple]) -> str:
     return text.getvalue()
 
 
-def _write_photograph(data_dir: Path, photograph: Photograph, shorter_side: tuple[int, int]):
+def _write_photograph(
+    data_dir: Path, photograph: Photograph, shorter_side: tuple[int, int]
+) -> None:
     lesion = draw_lesion(np.random.default_rng(photograph.lesion), photograph.diagnosis)
     image, mask = draw_photograph(np.random.default_rng(photograph.view), lesion, shorter_side)
     jpeg = cv2.imencode(".jpg", image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, 90))[1]
@@ -238,102 +245,105 @@ def draw_lesion(rng: np.random.Generator, diagnosis: str) -> Lesion:
     for k in range(2, 9):  # a random Fourier series of the radius over the angle
         size, phase = rng.normal(0, look.irregular / k), rng.uniform(0, 2 * np.pi)
         outline += size * np.cos(k * angle + phase)
-    outline = np.clip(outline, 0.4, 1.45)
-    depth = 1 - radius / outline  # 1 at the centre, 0 on the outline, < 0 outside
-    depth += look.irregular * 0.25 * _noise(rng, depth.shape, 16)
-    depth = np.where(radius < 1.5, depth, np.minimum(depth, -0.2))  # all of it on the patch
-    mask = np.zeros(depth.shape, np.uint8)
+    depth = 1 - radius / np.clip(outline, 0.5, 1.4)  # 1 at the centre, 0 on the outline
+    ragged = _noise(rng, depth.shape, 24) + 0.7 * _noise(rng, depth.shape, 10)
+    depth = np.minimum(depth + 0.1 * look.irregular * ragged, 4 * (1.5 - radius))
     contours, _ = cv2.findContours(
         (depth > 0).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
     )
+    mask = np.zeros(depth.shape, np.uint8)
     cv2.drawContours(mask, [max(contours, key=cv2.contourArea)], -1, 255, cv2.FILLED)
-    near = cv2.GaussianBlur(mask, (0, 0), 4).astype(np.float32) / 255  # no islands outside
+    near = cv2.GaussianBlur(mask, (0, 0), 5).astype(np.float32) / 255  # no islands outside
     cover = _above(depth, 0, look.softness) * np.clip(near * 3, 0, 1) * look.opacity
+    cover = cv2.GaussianBlur(cover, (0, 0), 1.5)
     skin = _rgb(*SKINS[rng.integers(len(SKINS))]) * rng.uniform(0.88, 1.06)
-    skin = np.clip(skin * rng.uniform(0.96, 1.04, 3), 0, 1).astype(np.float32)
-    colour = look.paint(rng, np.clip(depth, 0, 1), skin) * rng.uniform(0.92, 1.08)
+    skin = np.clip(skin * rng.uniform(0.975, 1.025, 3), 0, 1).astype(np.float32)
+    colour = cv2.GaussianBlur(look.paint(rng, np.clip(depth, 0, 1)), (0, 0), 1.2)
+    grain = 0.05 * _noise(rng, depth.shape, 4) + 0.07 * _noise(rng, depth.shape, 18)
+    colour = colour * (1 + grain)[..., None] * np.sqrt(skin / skin.mean()) * rng.uniform(0.92, 1.06)
     return Lesion(np.clip(colour, 0, 1).astype(np.float32), cover, mask, skin)
 
 
-def _melanoma(rng: np.random.Generator, depth: np.ndarray, skin: np.ndarray) -> np.ndarray:
+def _melanoma(rng: np.random.Generator, depth: np.ndarray) -> np.ndarray:
     """Several browns and black in patches, a blue-grey veil, a red part."""
-    colour = _mix(_rgb(118, 70, 48), _rgb(62, 38, 32), _above(_noise(rng, depth.shape, 40), 0, 1))
-    colour = _mix(colour, _rgb(28, 22, 26), _above(_noise(rng, depth.shape, 55), 0.3, 0.5))
-    colour = _mix(colour, _rgb(88, 96, 122), 0.8 * _above(_noise(rng, depth.shape, 60), 0.8, 0.6))
-    colour = _mix(colour, _rgb(150, 72, 62), 0.7 * _above(_noise(rng, depth.shape, 60), 1.0, 0.6))
-    return _mix(colour, _rgb(35, 24, 22), 0.4 * _above(_noise(rng, depth.shape, 9), 0.5, 1))
+    patches = [_above(_noise(rng, depth.shape, cell), 0, 1) for cell in (44, 60, 64, 60, 9)]
+    colour = _mix(_rgb(128, 74, 48), _rgb(72, 42, 34), patches[0])
+    colour = _mix(colour, _rgb(136, 62, 56), 0.55 * patches[3])
+    colour = _mix(colour, _rgb(26, 21, 25), 0.9 * _above(patches[1], 0.5, 1.4))
+    colour = _mix(colour, _rgb(92, 98, 122), 0.75 * _above(patches[2] * depth, 0.5, 0.6))
+    return _mix(colour, _rgb(35, 24, 22), 0.5 * patches[4])
 
 
-def _naevus(rng: np.random.Generator, depth: np.ndarray, skin: np.ndarray) -> np.ndarray:
+def _naevus(rng: np.random.Generator, depth: np.ndarray) -> np.ndarray:
     """One even brown, darker inwards, with a fine network."""
-    brown = _mix(_rgb(168, 112, 76), _rgb(112, 66, 44), rng.uniform(0, 1))
-    colour = _mix(brown, brown * 0.66, np.clip(depth * 1.3, 0, 1))
-    network = _lines(_noise(rng, depth.shape, 11), 0.3)
-    return _mix(colour, brown * 0.5, 0.45 * network * _above(1 - depth, 0.35, 0.5))
+    brown = _mix(_rgb(176, 114, 80), _rgb(108, 62, 46), rng.uniform(0, 1))
+    colour = _mix(brown, brown * rng.uniform(0.5, 0.75), _above(depth, 0.4, 0.9))
+    network = _lines(_noise(rng, depth.shape, 8), 0.45)
+    return _mix(colour, brown * 0.55, 0.5 * network * _above(-depth, -0.7, 0.6))
 
 
-def _basal_cell(rng: np.random.Generator, depth: np.ndarray, skin: np.ndarray) -> np.ndarray:
+def _basal_cell(rng: np.random.Generator, depth: np.ndarray) -> np.ndarray:
     """Translucent pink with blue-grey ovoid nests and branching vessels."""
-    pink = _mix(_rgb(222, 150, 150), _rgb(206, 126, 134), rng.uniform(0, 1))
-    colour = _mix(pink, _rgb(236, 200, 200), 0.6 * _above(_noise(rng, depth.shape, 40), 0.4, 1))
-    nests = np.zeros(depth.shape, np.float32)
-    for _ in range(rng.integers(4, 9)):
-        centre = tuple(int(v) for v in rng.normal(PATCH / 2, PATCH / 7, 2))
-        axes = tuple(int(v) for v in rng.uniform(PATCH / 40, PATCH / 14, 2))
+    pink = _mix(_rgb(220, 150, 148), _rgb(202, 124, 130), rng.uniform(0, 1))
+    colour = _mix(pink, _rgb(236, 204, 204), 0.6 * _above(_noise(rng, depth.shape, 40), 0.6, 2))
+    nests, vessels = np.zeros(depth.shape, np.float32), np.zeros(depth.shape, np.float32)
+    for _ in range(rng.integers(5, 11)):
+        centre = rng.normal(PATCH / 2, PATCH / 8, 2).astype(int).tolist()
+        axes = rng.uniform(PATCH / 50, PATCH / 16, 2).astype(int).tolist()
         cv2.ellipse(nests, centre, axes, rng.uniform(0, 180), 0, 360, 1.0, cv2.FILLED)
-    colour = _mix(colour, _rgb(84, 90, 122), 0.85 * cv2.GaussianBlur(nests, (0, 0), 3))
-    vessels = np.zeros(depth.shape, np.uint8)
-    for _ in range(rng.integers(4, 8)):
+    for _ in range(rng.integers(8, 14)):
         start, heading = rng.uniform(PATCH * 0.25, PATCH * 0.75, 2), rng.uniform(0, 2 * np.pi)
-        headings = heading + np.cumsum(rng.normal(0, 0.35, 24))
-        steps = np.stack([np.cos(headings), np.sin(headings)], axis=1) * PATCH / 45
-        for part, thickness in ((steps, 2), (steps[::-1] * 0.6, 1)):
+        bends = heading + np.cumsum(rng.normal(0, 0.4, 20))
+        steps = np.stack([np.cos(bends), np.sin(bends)], axis=1) * PATCH / 60
+        for part, strength in ((steps, 0.8), (steps[::-1] * 0.7, 0.6)):
             path = (start + np.cumsum(part, axis=0)).astype(np.int32)
-            cv2.polylines(vessels, [path], False, 255, thickness, cv2.LINE_AA)
-    return _mix(colour, _rgb(172, 30, 52), vessels.astype(np.float32) / 255)
+            cv2.polylines(vessels, [path], False, strength, 2, cv2.LINE_AA)
+    nests = cv2.GaussianBlur(nests, (0, 0), 5) * _above(_noise(rng, depth.shape, 9), -1.2, 2.5)
+    colour = _mix(colour, _rgb(88, 92, 118), 0.95 * nests)
+    return _mix(colour, _rgb(176, 46, 62), cv2.GaussianBlur(vessels, (0, 0), 1))
 
 
-def _keratosis_actinic(rng: np.random.Generator, depth: np.ndarray, skin: np.ndarray) -> np.ndarray:
+def _actinic_keratosis(rng: np.random.Generator, depth: np.ndarray) -> np.ndarray:
     """Red and rough, with yellow-white scales and a few brown crusts."""
-    colour = _mix(_rgb(206, 96, 84), _rgb(168, 66, 58), _above(_noise(rng, depth.shape, 14), 0, 1))
-    scales = _above(_noise(rng, depth.shape, 10) + 0.5 * _noise(rng, depth.shape, 40), 0.9, 0.3)
-    colour = _mix(colour, _rgb(246, 228, 190), 0.9 * scales)
-    crusts = _above(_noise(rng, depth.shape, 22), 1.5, 0.3)
-    return (
-        _mix(colour, _rgb(120, 62, 36), crusts) * (1 + 0.1 * _noise(rng, depth.shape, 4))[..., None]
-    )
+    rough = [_noise(rng, depth.shape, cell) for cell in (14, 7, 36, 20)]
+    colour = _mix(_rgb(212, 112, 98), _rgb(172, 72, 66), _above(rough[0], 0, 2.5))
+    scales = _above(0.7 * rough[1] + rough[2], 0.9, 1.6)
+    colour = _mix(colour, _rgb(240, 216, 186), 0.85 * scales)
+    return _mix(colour, _rgb(122, 66, 42), 0.85 * _above(rough[3] - 0.4 * rough[2], 1.4, 0.8))
 
 
-def _keratosis_benign(rng: np.random.Generator, depth: np.ndarray, skin: np.ndarray) -> np.ndarray:
+def _benign_keratosis(rng: np.random.Generator, depth: np.ndarray) -> np.ndarray:
     """Grey to yellow brown, stuck on, with dark and white dots and fissures."""
-    base = _mix(_rgb(158, 132, 92), _rgb(138, 118, 102), rng.uniform(0, 1))
-    colour = base * (1 + 0.1 * _noise(rng, depth.shape, 30))[..., None]
-    colour = _mix(colour, _rgb(92, 72, 52), 0.6 * _lines(_noise(rng, depth.shape, 34), 0.14))
-    colour = _mix(colour, _rgb(58, 44, 36), _dots(rng, depth.shape, 26, 6))
-    return _mix(colour, _rgb(238, 228, 204), _dots(rng, depth.shape, 18, 5))
+    base = _mix(_rgb(172, 136, 90), _rgb(134, 112, 98), rng.uniform(0, 1))
+    colour = _mix(base, base * 0.72, _above(_noise(rng, depth.shape, 26), 0.2, 2))
+    fissures = _lines(_noise(rng, depth.shape, 30), 0.2) * _above(depth, 0.2, 0.3)
+    colour = _mix(colour, _rgb(96, 72, 54), 0.55 * fissures)
+    colour = _mix(colour, _rgb(66, 48, 40), 0.85 * _dots(rng, depth.shape, 34, 5))
+    return _mix(colour, _rgb(230, 214, 186), 0.8 * _dots(rng, depth.shape, 26, 4))
 
 
-def _dermatofibroma(rng: np.random.Generator, depth: np.ndarray, skin: np.ndarray) -> np.ndarray:
+def _dermatofibroma(rng: np.random.Generator, depth: np.ndarray) -> np.ndarray:
     """A white scar in the centre of a light brown rim that fades into the skin."""
-    rim = _mix(_rgb(172, 116, 96), _rgb(150, 98, 92), rng.uniform(0, 1))
-    rim = rim * (1 + 0.07 * _noise(rng, depth.shape, 9))[..., None]
-    scar = _above(depth + 0.08 * _noise(rng, depth.shape, 20), rng.uniform(0.4, 0.5), 0.25)
-    return _mix(rim, _rgb(240, 222, 216), 0.95 * scar)
+    rim = _mix(_rgb(178, 120, 98), _rgb(146, 96, 92), rng.uniform(0, 1))
+    colour = _mix(rim, rim * 0.8, _lines(_noise(rng, depth.shape, 8), 0.4))
+    scar = _above(depth + 0.06 * _noise(rng, depth.shape, 26), rng.uniform(0.45, 0.6), 0.45)
+    streaks = 0.8 + 0.12 * _noise(rng, depth.shape, 7)
+    return _mix(colour, _rgb(240, 218, 212), scar * streaks)
 
 
-def _vascular(rng: np.random.Generator, depth: np.ndarray, skin: np.ndarray) -> np.ndarray:
+def _vascular(rng: np.random.Generator, depth: np.ndarray) -> np.ndarray:
     """Sharp red to purple lagoons between paler walls."""
-    lagoon = _mix(_rgb(196, 24, 48), _rgb(128, 22, 92), rng.uniform(0, 1))
-    lagoon = lagoon * (1 + 0.16 * _noise(rng, depth.shape, 28))[..., None]
-    walls = 1 - _dots(rng, depth.shape, int(rng.integers(60, 110)), 17)
-    return _mix(lagoon, _rgb(216, 96, 136), 0.6 * walls)
+    red = _mix(_rgb(200, 26, 46), _rgb(132, 24, 96), rng.uniform(0, 1))
+    lagoons = _dots(rng, depth.shape, int(rng.integers(70, 140)), rng.uniform(11, 17))
+    colour = _mix(_mix(red, _rgb(226, 120, 150), 0.55), red, lagoons)
+    return _mix(colour, red * 0.55, 0.7 * _above(_noise(rng, depth.shape, 26), 0.7, 1.5) * lagoons)
 
 
 @dataclass(frozen=True)
 class Look:
     """How the lesions of a class differ from those of another."""
 
-    paint: Callable[[np.random.Generator, np.ndarray, np.ndarray], np.ndarray]
+    paint: Callable[[np.random.Generator, np.ndarray], np.ndarray]
     irregular: float  # size of the outline's waves, in radii
     longest: float  # largest ratio of its axes
     softness: float  # width of the edge, in radii
@@ -341,13 +351,13 @@ class Look:
 
 
 LOOKS = {
-    "MEL": Look(_melanoma, 0.42, 1.5, 0.16),
-    "NV": Look(_naevus, 0.12, 1.5, 0.22, 0.95),
-    "BCC": Look(_basal_cell, 0.25, 1.4, 0.22, 0.92),
-    "AKIEC": Look(_keratosis_actinic, 0.36, 1.5, 0.3, 0.92),
-    "BKL": Look(_keratosis_benign, 0.24, 1.7, 0.08),
-    "DF": Look(_dermatofibroma, 0.1, 1.25, 0.4, 0.9),
-    "VASC": Look(_vascular, 0.2, 1.4, 0.07),
+    "MEL": Look(_melanoma, 0.45, 1.5, 0.25),
+    "NV": Look(_naevus, 0.14, 1.5, 0.35, 0.95),
+    "BCC": Look(_basal_cell, 0.25, 1.4, 0.3, 0.9),
+    "AKIEC": Look(_actinic_keratosis, 0.4, 1.5, 0.4, 0.9),
+    "BKL": Look(_benign_keratosis, 0.3, 1.7, 0.12, 0.95),
+    "DF": Look(_dermatofibroma, 0.12, 1.25, 0.6, 0.85),
+    "VASC": Look(_vascular, 0.25, 1.4, 0.12),
 }
 
 
@@ -402,13 +412,12 @@ def draw_photograph(
     Returns the image, uint8 (H, W, 3) RGB, and its mask, uint8 (H, W) in {0, 255}.
     """
     height, width = _size(rng, shorter_side)
-    side, spare = min(height, width), max(height, width)
-    radius = side * rng.uniform(0.17, 0.4)
+    radius = min(height, width) * rng.uniform(0.17, 0.4)
     zoom, turn = radius * 2 * REACH / PATCH, rng.uniform(0, 2 * np.pi)
     mirror = rng.choice((-1, 1))
     along, across = zoom * np.cos(turn), zoom * np.sin(turn)
     turned = np.array([[along, -across * mirror], [across, along * mirror]])
-    centre = np.array((width, height)) / 2 + rng.uniform(-0.13, 0.13, 2) * (spare + side) / 2
+    centre = np.array((width, height)) / 2 + rng.uniform(-0.13, 0.13, 2) * (width, height)
     matrix = np.column_stack([turned, centre - turned @ (PATCH / 2, PATCH / 2)])
     painted = np.dstack([lesion.colour * lesion.cover[..., None], lesion.cover])
     painted = cv2.warpAffine(painted, matrix, (width, height))
@@ -417,11 +426,10 @@ def draw_photograph(
     for draw, chance in ((_hairs, 0.45), (_bubbles, 0.15), (_ruler, 0.15)):
         if rng.random() < chance:
             picture = draw(rng, picture)
-    picture = _light(rng, picture)
+    picture = cv2.GaussianBlur(_light(rng, picture), (0, 0), rng.uniform(0.4, 1.2))
     picture += rng.normal(0, 0.008, picture.shape).astype(np.float32)
-    return np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8), np.where(
-        mask > 127, np.uint8(255), np.uint8(0)
-    )
+    image = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+    return image, (mask > 127).astype(np.uint8) * 255
 
 
 def _size(rng: np.random.Generator, shorter_side: tuple[int, int]) -> tuple[int, int]:
@@ -434,29 +442,32 @@ def _size(rng: np.random.Generator, shorter_side: tuple[int, int]) -> tuple[int,
 def _skin(rng: np.random.Generator, tone: np.ndarray, height: int, width: int) -> np.ndarray:
     """Skin with mottling, pores and creases, float32 (height, width, 3) around `tone`."""
     shape, side = (height, width), min(height, width)
-    relief = 0.022 * _noise(rng, shape, side / 30) + 0.015 * _noise(rng, shape, 2.5)
-    creases = _lines(_noise(rng, shape, side / 12), 0.12) * rng.uniform(0, 0.05)
+    relief = sum(0.011 * _noise(rng, shape, side / part) for part in (100, 45, 20, 9, 4))
+    creases = _lines(_noise(rng, shape, side / 25), 0.25) * rng.uniform(0, 0.05)
     skin = tone * (1 + relief - creases)[..., None]
-    red = 0.16 * _above(_noise(rng, shape, side / 7), 0.8, 1.6)
-    return _mix(skin, _rgb(206, 112, 116), red)
+    red = rng.uniform(0.05, 0.3) * _above(_noise(rng, shape, side / 9), 0.9, 2.4)
+    freckles = rng.uniform(-0.3, 0.25) * _above(_noise(rng, shape, side / 22), 1.7, 1)
+    skin = _mix(skin, _rgb(206, 108, 112), red)
+    return _mix(skin, _rgb(150, 98, 70), np.maximum(freckles, 0))
 
 
 def _hairs(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
-    """Dark, slightly bent hairs, mostly in one direction."""
+    """Hairs, mostly in one direction: long and slightly bent, or shaved to stubble."""
     height, width = picture.shape[:2]
     layer, side = np.zeros((height, width), np.uint8), min(height, width)
-    comb = rng.uniform(0, 2 * np.pi)
-    for _ in range(rng.integers(2, 16)):
-        heading, reach = comb + rng.normal(0, 0.5), side * rng.uniform(0.15, 0.6)
+    comb, stubble = rng.uniform(0, 2 * np.pi), rng.random() < 0.3
+    for _ in range(rng.integers(15, 50) if stubble else rng.integers(1, 9)):
+        heading = comb + rng.normal(0, 0.4)
+        reach = side * (rng.uniform(0.01, 0.04) if stubble else rng.uniform(0.1, 0.5))
         way = np.array((np.cos(heading), np.sin(heading)))
         middle = rng.uniform(0, 1, 2) * (width, height)
-        bend = rng.normal(0, 0.15) * reach * way[::-1] * (1, -1)
+        bend = rng.normal(0, 0.2) * reach * way[::-1] * (1, -1)
         t = np.linspace(-1, 1, 20)[:, None]
-        path = middle + way * t * reach + bend * t**2
-        thickness = 1 + int(rng.random() < side / 900)
-        fixed = np.round(path * 16).astype(np.int32)
-        cv2.polylines(layer, [fixed], False, 255, thickness, cv2.LINE_AA, 4)
-    return _mix(picture, _rgb(52, 34, 30), layer * np.float32(rng.uniform(0.6, 0.9) / 255))
+        path = np.round((middle + way * t * reach + bend * t**2) * 16).astype(np.int32)
+        thickness = 1 + int(rng.random() < side / 1500)
+        cv2.polylines(layer, [path], False, int(rng.integers(120, 240)), thickness, cv2.LINE_AA, 4)
+    dark = _mix(_rgb(44, 32, 32), _rgb(122, 84, 52), rng.uniform(0, 1) ** 2)
+    return _mix(picture, dark, layer.astype(np.float32) / 255)
 
 
 def _bubbles(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
@@ -490,11 +501,11 @@ def _light(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     slope, heading = rng.uniform(0, 0.1), rng.uniform(0, 2 * np.pi)
     light = rng.uniform(0.9, 1.06) + slope * (np.cos(heading) * x + np.sin(heading) * y)
-    cast = rng.uniform(0.97, 1.03, 3).astype(np.float32)
+    cast = rng.uniform(0.98, 1.02, 3).astype(np.float32)
     picture = picture * light[..., None] * cast
-    if rng.random() < 0.3:
+    if rng.random() < 0.25:
         side = max(height, width)
         away = np.hypot(x * width, y * height) / side
-        lens = _above(-away, -rng.uniform(0.98, 1.15), rng.uniform(0.03, 0.12))
+        lens = _above(-away, -rng.uniform(1.02, 1.2), rng.uniform(0.05, 0.25))
         picture = picture * (0.06 + 0.94 * lens)[..., None]
     return picture

@@ -1,6 +1,6 @@
 """Trained nets: built again from a run's settings, then given its weights.
 
-Enters: the settings a run was trained with, its weight file. Leaves: a keras.Model, ready to predict.
+Enters: the settings a run was trained with, its weight file. Leaves: a keras.Model.
 """
 
 from collections.abc import Mapping

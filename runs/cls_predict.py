@@ -97,7 +97,7 @@ def main(settings: Settings) -> None:
 
 
 def expected_images(data_dir, settings: Settings, predicted: list[str]) -> list[str]:
-    """The ids a submission must have: those of the truth where it is known, else those predicted."""
+    """Ids the submission must have: those of the truth where it is known, else the predicted."""
     from datasets import ISIC2018
 
     partial = settings.limit is not None or settings.pred_set == "training"

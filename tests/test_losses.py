@@ -119,7 +119,7 @@ def weights_after_one_step(loss, class_weight=None):
     """Kernel of the last layer after one step of plain gradient descent."""
     keras.utils.set_random_seed(4)
     model = build_classifier("tiny", image_size=32, weights="none")
-    model.compile(keras.optimizers.SGD(0.1), classification_loss(loss))
+    model.compile(keras.optimizers.SGD(0.1), classification_loss(loss), run_eagerly=True)
     images = np.random.default_rng(4).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
     truth = np.eye(7, dtype="float32")[[1, 1, 1, 1, 0, 5]]
     model.fit(images, truth, batch_size=6, shuffle=False, verbose=0, class_weight=class_weight)

@@ -12,7 +12,7 @@ from misc_utils import training
 def best_of(values, monitor):
     saved, mode = [], "min" if "loss" in monitor else "max"
     callback = training.SaveBest(lambda: saved.append(epoch), monitor, mode)
-    for epoch, value in enumerate(values):  # noqa: B007 -- the lambda reads it
+    for epoch, value in enumerate(values):
         callback.on_epoch_end(epoch, {monitor: value})
     return saved, callback.best_epoch
 

@@ -1,0 +1,41 @@
+import shutil
+import sys
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def drawn_data(tmp_path_factory):
+    """A drawn data set in the released layout: small pictures, a few lesions of every class."""
+    from datasets.synthetic import draw_dataset
+
+    data = tmp_path_factory.mktemp("drawn") / "data"
+    draw_dataset(data, lesions=28, test_lesions=7, shorter_side=(72, 96), seed=3)
+    return data
+
+
+@pytest.fixture
+def root(tmp_path, drawn_data, monkeypatch):
+    """A root of its own with a copy of the drawn data, named by ISIC_ROOT."""
+    shutil.copytree(drawn_data, tmp_path / "root" / "data", symlinks=True)
+    monkeypatch.setenv("ISIC_ROOT", str(tmp_path / "root"))
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def run_script(monkeypatch, capsys):
+    """Runs a script's command line in this process: exit code, standard output, standard error."""
+
+    def run(script, *flags):
+        from misc_utils import command_line
+
+        monkeypatch.setattr(sys, "argv", [script.__name__, *map(str, flags)])
+        code = 0
+        try:
+            command_line.run(script.main, script.Settings, script.__doc__)
+        except SystemExit as stop:
+            code = stop.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run

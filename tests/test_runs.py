@@ -1,0 +1,314 @@
+"""The six scripts, one after another, on drawn lesions; each step is checked by what it left."""
+
+import csv
+import gc
+import json
+import re
+import shutil
+import weakref
+
+import cls_eval
+import cls_predict
+import cls_train
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import seg_eval
+import seg_predict
+import seg_train
+from isic_challenge_scoring.classification import ClassificationMetric, ClassificationScore
+from isic_challenge_scoring.segmentation import SegmentationScore
+from PIL import Image
+
+from misc_utils import command_line, run_folder
+
+TINY = {"backbone": "tiny", "weights": "none", "image_size": 64, "batch_size": 8}
+SEG = TINY | {"num_folds": 2, "epochs": 4, "learning_rate": 5e-3, "workers": 2}
+CLS = TINY | {"num_folds": 2, "epochs": 2, "learning_rate": 5e-3, "workers": 2}
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory, drawn_data):
+    """A root in which all six scripts have run; module-wide, so read it and change nothing."""
+    root = tmp_path_factory.mktemp("chain")
+    shutil.copytree(drawn_data, root / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISIC_ROOT", str(root))
+        seg_train.main(seg_train.Settings(**SEG))
+        for k in range(2):
+            seg_eval.main(seg_eval.Settings("tiny", k_fold=k))
+        seg_predict.main(seg_predict.Settings(backbone="tiny"))
+        seg_predict.main(seg_predict.Settings(backbone="tiny", pred_set="test"))
+        seg_predict.main(seg_predict.Settings("mask", "tiny", task=1))
+        seg_predict.main(seg_predict.Settings("mask", "tiny", task=1, pred_set="test", tta=True))
+        seg_predict.main(seg_predict.Settings("mask", "tiny", task=3, pred_set="validation"))
+        cls_train.main(cls_train.Settings(**CLS))
+        for k in range(2):
+            cls_eval.main(cls_eval.Settings("tiny", k_fold=k))
+        cls_predict.main(cls_predict.Settings("tiny"))
+        cls_predict.main(cls_predict.Settings("tiny", pred_set="training", tta=True))
+    return root
+
+
+def scores(root, name):
+    return json.loads((root / "model_data" / name / f"{name}_scores_fold.json").read_text())
+
+
+def test_a_run_folder_holds_all_it_should(chain):
+    folder = chain / "model_data" / "task1_tiny_k1_v0"
+    record = json.loads((folder / "settings.json").read_text())
+    assert record["settings"] | SEG == record["settings"] and record["finished"]
+    assert record["k_fold"] == 1 and record["backend"] and record["versions"]["keras"]
+    rows = list(csv.DictReader((folder / "task1_tiny_k1_v0.csv").open()))
+    assert [row["epoch"] for row in rows] == list("0123")
+    assert {"val_jaccard", "val_threshold_jaccard", "learning_rate"} <= set(rows[0])
+    best = max(range(4), key=lambda k: float(rows[k]["val_threshold_jaccard"]))
+    assert record["best_epoch"] == best
+    names = []
+    with h5py.File(folder / "task1_tiny_k1_v0.weights.h5") as file:
+        file.visit(names.append)
+    assert names and not [name for name in names if "optimizer" in name]
+
+
+def test_each_image_is_held_out_by_one_fold(chain, drawn_data):
+    held_out = []
+    for k in range(2):
+        run = run_folder.find_run(chain / "model_data", 1, "tiny", "0", k)
+        folds = run_folder.load_folds(run)
+        held_out += run_folder.held_out_images(folds, k)
+        table = pd.read_csv(run.file("scores_fold.csv"))
+        assert sorted(table["image"]) == sorted(run_folder.held_out_images(folds, k))
+    files = (drawn_data / "ISIC2018_Task1-2_Training_Input").glob("*.jpg")
+    assert sorted(held_out) == sorted(file.stem for file in files)
+
+
+def test_lesions_stay_together(chain):
+    folds = run_folder.load_folds(run_folder.find_run(chain / "model_data", 3, "tiny", "0", 0))
+    assert folds["lesion"].duplicated().any()  # several photographs of one lesion are there
+    assert (folds.groupby("lesion")["fold"].nunique() == 1).all()
+
+
+def test_printed_scores_of_masks_are_the_organisers(chain, tmp_path):
+    """Out-of-fold masks of the training set: their score, fold by fold, by the official scorer."""
+    truth = chain / "data" / "ISIC2018_Task1_Training_GroundTruth"
+    for k in range(2):
+        ours = scores(chain, f"task1_tiny_k{k}_v0")
+        ids = pd.read_csv(
+            chain / "model_data" / f"task1_tiny_k{k}_v0" / f"task1_tiny_k{k}_v0_scores_fold.csv"
+        )["image"]
+        folders = tmp_path / f"truth{k}", tmp_path / f"prediction{k}"
+        for folder, source in zip(
+            folders, (truth, chain / "submissions" / "task1_training"), strict=True
+        ):
+            folder.mkdir()
+            for image_id in ids:
+                shutil.copy(source / f"{image_id}_segmentation.png", folder)
+        official = SegmentationScore.from_dir(*folders).to_dict()["macro_average"]
+        for measure in ("jaccard", "threshold_jaccard", "dice", "accuracy"):
+            assert ours[measure] == pytest.approx(official[measure], abs=1e-9)
+        assert ours["jaccard"] > 0.3  # the nets did learn
+
+
+def test_printed_scores_of_classes_are_the_organisers(chain, tmp_path, monkeypatch):
+    monkeypatch.setenv("ISIC_ROOT", str(chain))
+    truth = pd.read_csv(
+        chain / "data/ISIC2018_Task3_Training_GroundTruth/ISIC2018_Task3_Training_GroundTruth.csv"
+    )
+    cls_predict.main(cls_predict.Settings("tiny", pred_set="training", overwrite=True))
+    predicted = pd.read_csv(chain / "submissions" / "task3_training_submission.csv")
+    assert predicted["image"].tolist() == sorted(truth["image"])
+    for k in range(2):
+        run = run_folder.find_run(chain / "model_data", 3, "tiny", "0", k)
+        held_out = run_folder.held_out_images(run_folder.load_folds(run), k)
+        files = tmp_path / f"truth{k}.csv", tmp_path / f"prediction{k}.csv"
+        truth[truth["image"].isin(held_out)].to_csv(files[0], index=False)
+        predicted[predicted["image"].isin(held_out)].to_csv(files[1], index=False)
+        official = ClassificationScore.from_file(*files, ClassificationMetric.BALANCED_ACCURACY)
+        assert scores(chain, run.name)["balanced_accuracy"] == pytest.approx(
+            official.overall, abs=1e-9
+        )
+
+
+def test_masks_have_the_form_the_organisers_ask_for(chain):
+    for task, images, name in (
+        (1, "Test", "task1_test"),
+        (3, "Validation", "task3_validation_masks"),
+    ):
+        source = chain / "data" / f"ISIC2018_Task{'1-2' if task == 1 else 3}_{images}_Input"
+        files = sorted((chain / "submissions" / name).glob("*.png"))
+        assert [f.stem.removesuffix("_segmentation") for f in files] == sorted(
+            f.stem for f in source.glob("*.jpg")
+        )
+        for file in files:
+            with Image.open(file) as mask, Image.open(source / f"{file.stem[:12]}.jpg") as image:
+                assert mask.mode == "L" and mask.size == image.size
+                assert set(np.unique(mask)) <= {0, 255}
+
+
+def test_crops_are_box_times_mask(chain):
+    folder = chain / "submissions" / "task3_training_crops"
+    table = pd.read_csv(folder / "crops.csv")
+    assert list(table.columns) == [
+        "image",
+        "top",
+        "left",
+        "height",
+        "width",
+        "source_height",
+        "source_width",
+        "lesion_pixels",
+    ]
+    assert sorted(f.stem for f in folder.glob("*.png")) == table["image"].tolist()
+    for row in table.itertuples():
+        crop = np.asarray(Image.open(folder / f"{row.image}.png"))
+        assert crop.shape == (row.height, row.width, 3)
+        source = chain / "data" / "ISIC2018_Task3_Training_Input" / f"{row.image}.jpg"
+        image = np.asarray(Image.open(source))
+        assert image.shape == (row.source_height, row.source_width, 3)
+        part = image[row.top : row.top + row.height, row.left : row.left + row.width]
+        black = (crop == 0).all(axis=2)
+        assert (crop[~black] == part[~black]).all()
+        if row.lesion_pixels:
+            assert row.lesion_pixels == pytest.approx((~black).sum(), abs=5)  # black lesion pixels
+            assert (~black).any(axis=0)[[0, -1]].all() and (~black).any(axis=1)[[0, -1]].all()
+
+
+def test_every_image_of_the_training_set_is_predicted_by_the_net_that_held_it_out(chain):
+    record = json.loads((chain / "submissions" / "task1_training.json").read_text())
+    folds = run_folder.load_folds(run_folder.find_run(chain / "model_data", 1, "tiny", "0", 0))
+    by_nets = record["made_by"]["images_by_nets"]
+    assert by_nets == {f"folds {k}": run_folder.held_out_images(folds, k) for k in range(2)}
+    on_task_3 = json.loads((chain / "submissions" / "task3_training_crops.json").read_text())
+    assert list(on_task_3["made_by"]["images_by_nets"]) == ["folds 0 1"]
+    assert set(record["made_by"]["weights"]) == {"task1_tiny_k0_v0", "task1_tiny_k1_v0"}
+
+
+def test_the_submission_table_has_every_test_image(chain):
+    table = pd.read_csv(chain / "submissions" / "task3_test_submission.csv")
+    source = chain / "data" / "ISIC2018_Task3_Test_Input"
+    assert table["image"].tolist() == sorted(f.stem for f in source.glob("*.jpg"))
+    assert ",".join(table.columns) == "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC"
+    assert table.iloc[:, 1:].sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-6)
+    assert (table.dtypes[1:] == float).all()
+
+
+def test_figures_are_drawn(chain):
+    drawn = {file.name for file in chain.rglob("*.png") if "segmentation" not in file.name}
+    assert {
+        "task1_tiny_k0_v0_history.png",
+        "task1_tiny_k0_v0_overlays_fold.png",
+        "task3_tiny_k0_v0_confusion_fold.png",
+        "task3_training_crops_examples.png",
+        "task1_test_examples.png",
+    } <= drawn
+
+
+def test_nothing_partial_is_left(chain):
+    assert not [file for file in chain.rglob("*") if "partial" in file.name]
+
+
+def test_eval_prints_the_users_table(chain, run_script, monkeypatch):
+    monkeypatch.setenv("ISIC_ROOT", str(chain))
+    code, out, _ = run_script(seg_eval, "--backbone", "tiny", "--k-fold", 1, "--limit", 3)
+    assert code == 0 and "on 3 images (fold 1, held out), at original size" in out
+    assert re.search(r"^mean jaccard: 0\.\d{3}, threshold jaccard: 0\.\d{3}$", out, re.M)
+    code, out, _ = run_script(seg_eval, "--backbone", "tiny", "--eval_set", "test", "--tta")
+    assert code == 0 and "(the test set)" in out
+    code, out, _ = run_script(cls_eval, "--backbone", "tiny", "--eval-set", "test")
+    assert code == 0 and re.search(r"balanced accuracy: 0\.\d{3}", out)
+
+
+def test_the_same_prediction_again_is_fine_another_is_refused(chain, run_script, monkeypatch):
+    monkeypatch.setenv("ISIC_ROOT", str(chain))
+    flags = ("mask", "--task", 3, "--backbone", "tiny", "--pred-set", "validation")
+    assert run_script(seg_predict, *flags)[0] == 0
+    code, _, err = run_script(seg_predict, *flags, "--threshold", 0.4)
+    assert code == 1 and "threshold" in err and "--overwrite" in err and "Traceback" not in err
+    assert run_script(seg_predict, *flags, "--threshold", 0.4, "--overwrite")[0] == 0
+    assert run_script(seg_predict, *flags, "--overwrite")[0] == 0
+
+
+def test_training_twice_gives_the_same_weights(root):
+    for version in ("a", "b"):
+        seg_train.main(
+            seg_train.Settings(
+                **SEG | {"version": version, "folds": (0,), "epochs": 2, "limit": 16}
+            )
+        )
+    tensors = []
+    for version in ("a", "b"):
+        run = run_folder.find_run(root / "model_data", 1, "tiny", version, 0)
+        tensors.append({})
+        with h5py.File(run.weights) as file:
+            keep = tensors[-1]
+            file.visititems(
+                lambda name, item, keep=keep: (
+                    keep.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
+                )
+            )
+        assert len(run_folder.load_folds(run)) == 16
+    assert tensors[0].keys() == tensors[1].keys() and len(tensors[0]) > 20
+    assert all((tensors[0][name] == tensors[1][name]).all() for name in tensors[0])
+
+
+def test_a_hold_out_and_nets_that_do_not_pile_up(root, monkeypatch):
+    """num_folds = 1 trains on four fifths; over folds, earlier nets leave the memory."""
+    import models.unet
+
+    built, build = [], models.unet.build_segmenter
+
+    def spy(*args, **options):
+        gc.collect()
+        assert sum(reference() is not None for reference in built) <= 1
+        built.append(weakref.ref(model := build(*args, **options)))
+        return model
+
+    monkeypatch.setattr(models.unet, "build_segmenter", spy)
+    quick = SEG | {"epochs": 1, "limit": 15}
+    seg_train.main(seg_train.Settings(**quick | {"num_folds": 1, "version": "h"}))
+    run = run_folder.find_run(root / "model_data", 1, "tiny", "h", 0)
+    assert run_folder.load_folds(run)["fold"].value_counts().to_dict() == {1: 12, 0: 3}
+    seg_train.main(seg_train.Settings(**quick | {"num_folds": 3}))
+    assert len(built) == 4
+
+
+def test_a_partly_trained_split_leaves_images_out(root, run_script):
+    seg_train.main(seg_train.Settings(**SEG | {"epochs": 1, "limit": 16, "folds": (1,)}))
+    flags = ("--backbone", "tiny", "--pred-set", "training", "--task", 1)
+    code, out, _ = run_script(seg_predict, "mask", *flags)
+    assert code == 0 and "not trained: 0" in out and "left out" in out
+    record = json.loads((root / "submissions" / "task1_training.json").read_text())
+    total = len(list((root / "data" / "ISIC2018_Task1-2_Training_Input").glob("*.jpg")))
+    assert record["summary"] == {"images": total - 8, "left_out": 8, "empty_masks": 0} or (
+        record["summary"]["left_out"] == 8
+    )
+
+
+@pytest.mark.parametrize("lesion_view", ["whole", "box", "crop"])
+def test_each_view_trains_and_predicts(chain, tmp_path, monkeypatch, lesion_view):
+    root = tmp_path / "root"
+    shutil.copytree(chain, root)
+    monkeypatch.setenv("ISIC_ROOT", str(root))
+    version = f"0-{lesion_view}"
+    settings = CLS | {"lesion_view": lesion_view, "version": version, "epochs": 1, "folds": (0,)}
+    cls_train.main(cls_train.Settings(**settings))
+    means = cls_eval.main(cls_eval.Settings("tiny", version=version))
+    assert 0 <= means["balanced_accuracy"] <= 1
+    cls_predict.main(cls_predict.Settings("tiny", version=version, overwrite=True))
+    expected = {"whole": "images", "box": "box", "crop": "crop"}[lesion_view]
+    assert (root / "data" / "cache" / f"task3_test_{expected}_64.npy").exists()
+
+
+def test_limits_agree_between_prediction_and_training(root):
+    """Crops of the first N images are those that training with the same limit asks for."""
+    seg_train.main(seg_train.Settings(**SEG | {"epochs": 1, "folds": (0,)}))
+    seg_predict.main(seg_predict.Settings(backbone="tiny", limit=21))
+    cls_train.main(cls_train.Settings(**CLS | {"epochs": 1, "limit": 21, "folds": (0,)}))
+    run = run_folder.find_run(root / "model_data", 3, "tiny", "0", 0)
+    folds = run_folder.load_folds(run)
+    assert len(folds) == 21 and set(folds["label"]) == set(range(7))
+
+
+def test_verbosity_is_a_line_per_epoch_in_a_log_file():
+    assert command_line.verbosity() in (1, 2)
