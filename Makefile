@@ -9,29 +9,10 @@ WORKERS ?= 2
 # build: make test-torch TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
-export TF_CPP_MIN_LOG_LEVEL := 3
-
 .PHONY: demo test test-models test-jax test-torch lint format
 
-# Two folds of a small net on drawn lesions, a few minutes on two cores: it shows that and how
-# everything runs, not what the scores on real skin are.
-demo: export ISIC_ROOT := $(CURDIR)/demo
-demo: export KERAS_BACKEND := tensorflow
-demo: SCRIPT := .venv/bin/python
-demo: RUNS := --backbone tiny --version demo
 demo: .venv/.installed
-	$(SCRIPT) -c "from pathlib import Path; from datasets.synthetic import draw_dataset; \
-	    draw_dataset(Path('demo/data'))"
-	$(SCRIPT) runs/seg_train.py $(RUNS) --num-folds 2 --image-size 96 --weights none \
-	    --epochs 12 --batch-size 8 --overwrite
-	$(SCRIPT) runs/seg_eval.py $(RUNS) --k-fold 0
-	$(SCRIPT) runs/seg_predict.py mask $(RUNS) --task 1 --pred-set test --overwrite
-	$(SCRIPT) runs/seg_predict.py $(RUNS) --pred-set training --overwrite
-	$(SCRIPT) runs/seg_predict.py $(RUNS) --pred-set test --overwrite
-	$(SCRIPT) runs/cls_train.py $(RUNS) --num-folds 2 --image-size 96 --weights none \
-	    --epochs 12 --learning-rate 1e-3 --overwrite
-	$(SCRIPT) runs/cls_eval.py $(RUNS) --k-fold 0
-	$(SCRIPT) runs/cls_predict.py $(RUNS) --pred-set test --overwrite
+	.venv/bin/python runs/demo.py
 
 test: .venv/.installed
 	KERAS_BACKEND=tensorflow .venv/bin/python -m pytest -n $(WORKERS)

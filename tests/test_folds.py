@@ -88,3 +88,9 @@ def test_fold_numbers():
     assert folds.check_fold_numbers("all", 1) == [0]
     with pytest.raises(UserError, match=r"0 to 4.*no fold 5"):
         folds.check_fold_numbers((0, 5), 5)
+
+
+def test_too_few_images_of_every_class():
+    labels = {f"i{k}": k for k in range(7)}
+    with pytest.raises(UserError, match="5 images of some class"):
+        folds.split_lesions(labels, {i: i for i in labels}, 5, seed=1)

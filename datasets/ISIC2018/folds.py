@@ -6,6 +6,7 @@ trains on the others. `num_folds` = 1 is a hold-out: fold 0, a fifth of the imag
 fold 1 is always trained on.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -52,9 +53,14 @@ def split_lesions(
     if len(set(lesion)) < parts:
         raise UserError(f"{len(set(lesion))} lesions cannot be split into {parts} folds.")
     fold = np.empty(len(image_ids), dtype=np.int64)
+    most = np.bincount(label).max()
+    if most < parts:
+        raise UserError(f"{parts} folds need {parts} images of some class; the most are {most}.")
     splitter = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
-    for k, (_, rows) in enumerate(splitter.split(image_ids, label, lesion)):
-        fold[rows] = k
+    with warnings.catch_warnings():  # a class may have fewer images than there are folds
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        for k, (_, rows) in enumerate(splitter.split(image_ids, label, lesion)):
+            fold[rows] = k
     fold = _merged(fold, num_folds)
     return pd.DataFrame({"image": image_ids, "lesion": lesion, "label": label, "fold": fold})
 

@@ -1,0 +1,94 @@
+import dataclasses
+import importlib
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from misc_utils import command_line
+
+REPOSITORY = Path(__file__).parents[1]
+SCRIPTS = [
+    "runs/seg_train.py",
+    "runs/seg_eval.py",
+    "runs/seg_predict.py",
+    "runs/cls_train.py",
+    "runs/cls_eval.py",
+    "runs/cls_predict.py",
+    "runs/demo.py",
+    "datasets/ISIC2018/preprocess_data.py",
+]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_is_quick_and_explains_every_setting(script, tmp_path):
+    """From another directory, without PYTHONPATH; the quickest of three, as machines are shared."""
+    seconds = []
+    for _ in range(3):
+        start = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, str(REPOSITORY / script), "--help"],
+            cwd=tmp_path,
+            env={"PATH": "", "COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        seconds.append(time.monotonic() - start)
+        if seconds[-1] < 2:
+            break
+    assert min(seconds) < 2, seconds
+    name = script.removesuffix(".py").replace("/", ".").removeprefix("runs.")
+    fields = dataclasses.fields(importlib.import_module(name).Settings)
+    options = re.split(r"\n│ (?=\S)", done.stdout)
+    for field in fields:
+        flag = "--" + field.name.replace("_", "-")
+        text = [option for option in options if re.match(rf"{flag}[ ,]", option)]
+        if field.name == "output":  # the positional argument
+            text = [option for option in options if option.startswith("[{crops,mask}]")]
+        assert text, f"{flag} is not in the help of {script}"
+        bare = re.sub(r"--\S+|\{[^}]*\}|\(default:[^)]*\)|[A-Z]{3,}|[^a-z]", "", text[0])
+        assert len(bare) > 6, f"{flag} has no comment in {script}"
+
+
+def test_typing_errors_end_with_2_and_name_the_flag(run_script):
+    import seg_train
+
+    for flags in (("--backbon", "vgg16"), ("--backbone", "vgg17"), ("--folds", "first")):
+        code, _, err = run_script(seg_train, *flags)
+        assert code == 2 and flags[0] in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("flag", ["--k_fold", "--k-fold"])
+def test_both_ways_to_write_a_flag(flag, run_script, monkeypatch):
+    import seg_eval
+
+    given = []
+    monkeypatch.setattr(seg_eval, "main", given.append)
+    assert run_script(seg_eval, flag, "3")[0] == 0
+    assert given[0].k_fold == 3
+
+
+def test_what_is_no_users_error_keeps_its_traceback(run_script, monkeypatch):
+    import seg_eval
+
+    def broken(settings):
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(seg_eval, "main", broken)
+    with pytest.raises(ValueError, match="a defect"):
+        run_script(seg_eval)
+
+
+def test_an_error_within_the_silence_is_heard(capfd):
+    with command_line._silence():
+        os.write(2, b"greetings")
+    assert "greetings" not in capfd.readouterr().err
+    with pytest.raises(RuntimeError), command_line._silence():
+        subprocess.run([sys.executable, "-c", "import sys; sys.stderr.write('the cause')"])
+        raise RuntimeError
+    assert "the cause" in capfd.readouterr().err
