@@ -63,7 +63,8 @@ class Batches(keras.utils.PyDataset):
         rows = rows[index * self.batch_size : (index + 1) * self.batch_size]
         images, targets = self.images[np.sort(rows)], self.targets[np.sort(rows)]
         if self.training:
-            random = np.random.default_rng([self.seed, epoch, index])
+            # index + 1: numpy takes [a, b] and [a, b, 0] for the same seed
+            random = np.random.default_rng([self.seed, epoch, index + 1])
             images, targets = images.copy(), targets.copy()
             for sample in range(len(rows)):
                 mask = targets[sample] if self.masks else None

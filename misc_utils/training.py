@@ -4,12 +4,14 @@ Enters: numbers from a script's Settings. Leaves: an optimiser; callbacks in the
 """
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import keras
 
 from errors import UserError
+from misc_utils import figures, run_folder
 
 SCHEDULES = ("plateau", "cosine")
 
@@ -69,16 +71,58 @@ class SaveBest(keras.callbacks.Callback):
             self.save()
 
 
+def fit_fold(
+    model: keras.Model,
+    train: keras.utils.PyDataset,
+    held_out: keras.utils.PyDataset,
+    run: run_folder.Run,
+    save: Callable[[Path], None],
+    class_weight: Mapping[int, float] | None = None,
+    verbose: int = 2,
+) -> dict[str, float]:
+    """Train a compiled net as the settings of its run say, and finish the run.
+
+    Leaves weights of the best epoch, a history with a row per epoch, and its figure in the run's
+    folder. Read from the run's settings: epochs, monitor, schedule, plateau_factor,
+    plateau_patience, min_learning_rate.
+
+    Args:
+        model: compiled.
+        train: batches with a `set_epoch`, told the epoch before it begins.
+        held_out: batches the net is scored on after each epoch.
+        run: an empty run, from run_folder.create_run.
+        save: stores the net's weights in a file.
+        class_weight: {class index: weight in the loss}.
+        verbose: of Keras's fit.
+
+    Returns:
+        The measures of the best epoch, those on held-out batches with `val_` before their names,
+        and `best_epoch` (0 is the first).
+
+    Raises:
+        UserError when a loss is no longer a number.
+    """
+    settings, started = run.settings, time.monotonic()
+    callbacks = build_callbacks(train, run.history, lambda: save(run.weights), settings)
+    history = model.fit(
+        train,
+        validation_data=held_out,
+        epochs=settings["epochs"],
+        class_weight=class_weight,
+        shuffle=False,  # the batches do it, as a function of the seed
+        callbacks=callbacks,
+        verbose=verbose,
+    ).history
+    best = callbacks[-1].best_epoch
+    scores = {name: float(values[best]) for name, values in history.items()}
+    seconds = round(time.monotonic() - started)
+    run_folder.finish_run(run, {"best_epoch": best, "best": scores, "seconds": seconds})
+    figures.draw_history(run.file("history.png"), history, run.name)
+    return scores | {"best_epoch": best}
+
+
 def build_callbacks(
-    batches,
-    history: Path,
-    save: Callable[[], None],
-    *,
-    monitor: str,
-    schedule: str,
-    plateau_factor: float,
-    plateau_patience: int,
-    min_learning_rate: float,
+    batches, history: Path, save: Callable[[], None], settings: Mapping
 ) -> list[keras.callbacks.Callback]:
     """Callbacks of one training; the last is SaveBest.
 
@@ -86,17 +130,21 @@ def build_callbacks(
         batches: the training batches, told the epoch.
         history: CSV file that gets a row per epoch.
         save: stores the net's weights.
-        monitor: `val_loss` (smaller is better) or a score (larger is better).
-        schedule: `plateau` lowers the learning rate by `plateau_factor` when val_loss has not
+        settings: `monitor`: val_loss (smaller is better) or a score (larger is better);
+            `schedule`: plateau lowers the learning rate by `plateau_factor` when val_loss has not
             fallen for `plateau_patience` epochs, down to `min_learning_rate`.
-        plateau_factor, plateau_patience, min_learning_rate: see schedule.
     """
     callbacks = [TellEpoch(batches), StopOnNaN()]
-    if schedule == "plateau":
+    if settings["schedule"] == "plateau":
         plateau = keras.callbacks.ReduceLROnPlateau(
-            "val_loss", plateau_factor, plateau_patience, min_lr=min_learning_rate, verbose=1
+            "val_loss",
+            settings["plateau_factor"],
+            settings["plateau_patience"],
+            min_lr=settings["min_learning_rate"],
+            verbose=1,
         )
         callbacks.append(plateau)
     callbacks.append(keras.callbacks.CSVLogger(str(history)))
+    monitor = settings["monitor"]
     callbacks.append(SaveBest(save, monitor, "min" if monitor.endswith("loss") else "max"))
     return callbacks

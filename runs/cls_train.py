@@ -3,7 +3,6 @@
 python3 runs/cls_train.py --backbone densenet121 --lesion-view whole --folds 0
 """
 
-import time
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -56,7 +55,7 @@ def main(settings: Settings) -> None:
     from datasets import ISIC2018
     from datasets.batches import Batches
     from datasets.ISIC2018.folds import check_fold_numbers, limit_labels, split_lesions
-    from misc_utils import environment, figures, run_folder, submission, training
+    from misc_utils import environment, run_folder, submission, training
     from models.classifier import build_classifier
     from models.losses import class_weights, classification_loss
     from models.metrics import classification_metrics
@@ -129,41 +128,27 @@ def main(settings: Settings) -> None:
         run = run_folder.create_run(model_data, 3, k_fold, asdict(settings), folds, facts)
         print(
             f"{run.name}: {len(train_rows)} images to train on, {len(held_out_rows)} held out, "
-            f"{model.count_params():,} parameters"
+            f"{model.count_params():,} parameters, on {facts['device']}"
         )
-        callbacks = training.build_callbacks(
+        best = training.fit_fold(
+            model,
             train,
-            run.history,
-            lambda model=model, run=run: save_weights(model, run.weights),
-            monitor=settings.monitor,
-            schedule=settings.schedule,
-            plateau_factor=settings.plateau_factor,
-            plateau_patience=settings.plateau_patience,
-            min_learning_rate=settings.min_learning_rate,
-        )
-        started = time.monotonic()
-        history = model.fit(
-            train,
-            validation_data=held_out,
-            epochs=settings.epochs,
+            held_out,
+            run,
+            lambda file, model=model: save_weights(model, file),
             class_weight=weights,
-            shuffle=False,  # Batches does it, as a function of the seed
-            callbacks=callbacks,
             verbose=command_line.verbosity(),
-        ).history
+        )
 
         # 4 report
-        best = callbacks[-1].best_epoch
-        scores = {name: float(values[best]) for name, values in history.items()}
-        seconds = round(time.monotonic() - started)
-        run_folder.finish_run(run, {"best_epoch": best, "best": scores, "seconds": seconds})
-        figures.draw_history(run.file("history.png"), history, run.name)
         print(
-            f"{run.name}: best epoch {best + 1} of {settings.epochs}; accuracy "
-            f"{scores['val_accuracy']:.3f}, balanced accuracy "
-            f"{scores['val_balanced_accuracy']:.3f}; {seconds} s; {run.folder}"
+            f"{run.name}: best epoch {best['best_epoch'] + 1} of {settings.epochs}; accuracy "
+            f"{best['val_accuracy']:.3f}, balanced accuracy "
+            f"{best['val_balanced_accuracy']:.3f}; {run.folder}"
         )
-        del model, train, held_out, callbacks
+        del model, train, held_out
+    which = f"--backbone {settings.backbone} --version {settings.version} --k-fold {k_folds[0]}"
+    print(f"next: python3 runs/cls_eval.py {which}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 python3 runs/seg_train.py --backbone vgg16 --folds 0 1
 """
 
-import time
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -50,7 +49,7 @@ def main(settings: Settings) -> None:
     from datasets import ISIC2018
     from datasets.batches import Batches
     from datasets.ISIC2018.folds import check_fold_numbers, limit_images, split_images
-    from misc_utils import environment, figures, run_folder, training
+    from misc_utils import environment, run_folder, training
     from models.losses import segmentation_loss
     from models.metrics import segmentation_metrics
     from models.unet import build_segmenter
@@ -108,41 +107,26 @@ def main(settings: Settings) -> None:
         run = run_folder.create_run(model_data, 1, k_fold, asdict(settings), folds, facts)
         print(
             f"{run.name}: {len(train_rows)} images to train on, {len(held_out_rows)} held out, "
-            f"{model.count_params():,} parameters"
+            f"{model.count_params():,} parameters, on {facts['device']}"
         )
-        callbacks = training.build_callbacks(
+        best = training.fit_fold(
+            model,
             train,
-            run.history,
-            lambda model=model, run=run: save_weights(model, run.weights),
-            monitor=settings.monitor,
-            schedule=settings.schedule,
-            plateau_factor=settings.plateau_factor,
-            plateau_patience=settings.plateau_patience,
-            min_learning_rate=settings.min_learning_rate,
-        )
-        started = time.monotonic()
-        history = model.fit(
-            train,
-            validation_data=held_out,
-            epochs=settings.epochs,
-            shuffle=False,  # Batches does it, as a function of the seed
-            callbacks=callbacks,
+            held_out,
+            run,
+            lambda file, model=model: save_weights(model, file),
             verbose=command_line.verbosity(),
-        ).history
+        )
 
         # 4 report
-        best = callbacks[-1].best_epoch
-        scores = {name: float(values[best]) for name, values in history.items()}
-        seconds = round(time.monotonic() - started)
-        run_folder.finish_run(run, {"best_epoch": best, "best": scores, "seconds": seconds})
-        figures.draw_history(run.file("history.png"), history, run.name)
         print(
-            f"{run.name}: best epoch {best + 1} of {settings.epochs}; at "
-            f"{settings.image_size} px mean jaccard {scores['val_jaccard']:.3f}, threshold jaccard "
-            f"{scores['val_threshold_jaccard']:.3f}; {seconds} s; {run.folder}"
+            f"{run.name}: best epoch {best['best_epoch'] + 1} of {settings.epochs}; at "
+            f"{settings.image_size} px mean jaccard {best['val_jaccard']:.3f}, threshold jaccard "
+            f"{best['val_threshold_jaccard']:.3f}; {run.folder}"
         )
-        del model, train, held_out, callbacks
-    print(f"next: python3 runs/seg_eval.py --backbone {settings.backbone} --k-fold {k_folds[0]}")
+        del model, train, held_out
+    which = f"--backbone {settings.backbone} --version {settings.version} --k-fold {k_folds[0]}"
+    print(f"next: python3 runs/seg_eval.py {which}")
 
 
 if __name__ == "__main__":

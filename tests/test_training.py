@@ -49,11 +49,13 @@ def test_plateau_lowers_the_rate_in_force_and_history_tells(tmp_path):
         Still(),
         tmp_path / "history.csv",
         lambda: None,
-        monitor="val_loss",
-        schedule="plateau",
-        plateau_factor=0.5,
-        plateau_patience=2,
-        min_learning_rate=3e-4,
+        {
+            "monitor": "val_loss",
+            "schedule": "plateau",
+            "plateau_factor": 0.5,
+            "plateau_patience": 2,
+            "min_learning_rate": 3e-4,
+        },
     )
     model.fit(x, y, epochs=7, validation_data=(x, y), callbacks=callbacks, verbose=0)
     rows = list(csv.DictReader((tmp_path / "history.csv").open()))
