@@ -31,7 +31,7 @@ def main(settings: Settings) -> None:
     from tqdm import tqdm
 
     from datasets import ISIC2018
-    from misc_utils import class_table, prediction, run_folder, submission
+    from misc_utils import class_table, prediction, provenance, run_folder, submission
     from models.trained import load_classifier
 
     # 1 runs and images
@@ -60,6 +60,11 @@ def main(settings: Settings) -> None:
         print(
             f"left out, as every net there is was trained on their lesions: {len(left_out)} images"
         )
+
+    made_by = prediction.provenance(asdict(settings), runs, groups)
+    table = submission.class_file(settings.pred_set)
+    if not settings.overwrite:
+        provenance.check_maker(paths.submissions_dir(), table, made_by)
 
     # 2 predict
     nets = {
@@ -90,7 +95,7 @@ def main(settings: Settings) -> None:
         probability,
         ISIC2018.CLASSES,
         expected_ids=expected,
-        made_by=prediction.provenance(asdict(settings), runs, groups),
+        made_by=made_by,
         overwrite=settings.overwrite,
     )
     print(f"{len(predicted)} images classified: {file}")

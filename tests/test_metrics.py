@@ -83,10 +83,10 @@ def one_hot(labels):
 def test_balanced_accuracy_is_the_mean_recall_over_the_epoch():
     metric = BalancedAccuracy(4)
     assert float(metric.result()) == 0
-    # class 0: 3 of 4, class 1: 0 of 1, class 2: 1 of 1, class 3: absent
+    # class 0: 2 of 4, class 1: 0 of 1, class 2: 1 of 1, class 3: absent
     metric.update_state(one_hot([0, 0, 1]), one_hot([0, 3, 0]))
-    metric.update_state(one_hot([0, 0, 2]), one_hot([0, 0, 2]))
-    assert float(metric.result()) == pytest.approx((3 / 4 + 0 + 1) / 3)
+    metric.update_state(one_hot([0, 0, 2]), one_hot([0, 3, 2]))
+    assert float(metric.result()) == pytest.approx((2 / 4 + 0 + 1) / 3)
     metric.reset_state()
     assert float(metric.result()) == 0
     metric.update_state(one_hot([3]), one_hot([3]))
