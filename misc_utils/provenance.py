@@ -7,14 +7,12 @@ refusal to touch what something different made.
 
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from errors import UserError
+from misc_utils.whole_file import write_text
 
 
 def check_maker(submissions: Path, name: str, made_by: dict) -> None:
@@ -77,8 +75,7 @@ def write_record(
     written = datetime.now(UTC).isoformat(timespec="seconds")
     content = {"complete": complete, "written": written, "summary": summary or {}}
     text = _to_json(content | {"made_by": made_by}, indent=2)
-    with partial_file(record_of(submissions, name)) as partial:
-        partial.write_text(text + "\n", encoding="utf-8")
+    write_text(record_of(submissions, name), text + "\n")
 
 
 def remove(submissions: Path, name: str) -> None:
@@ -88,17 +85,6 @@ def remove(submissions: Path, name: str) -> None:
     if target.is_dir() and not target.is_symlink():
         shutil.rmtree(target)
     target.unlink(missing_ok=True)
-
-
-@contextmanager
-def partial_file(file: Path) -> Iterator[Path]:
-    """A temporary name beside `file`; becomes `file` if all goes well, and goes away if not."""
-    partial = file.with_name(f"partial_{os.getpid()}_{file.name}")
-    try:
-        yield partial
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _flat(value: object, key: str = "") -> dict[str, object]:

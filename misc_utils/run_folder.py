@@ -6,7 +6,6 @@ Runs are found by reading settings.json, never by parsing a folder's name.
 """
 
 import json
-import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from errors import UserError
+from misc_utils.whole_file import write_text
 
 FORMAT = 1
 
@@ -262,10 +262,3 @@ def _check_folds(folds: pd.DataFrame, k_fold: int) -> None:
             f"{len(held_out_images(folds, k_fold))} to hold out; both must have some. Raise "
             f"--limit or change --num-folds."
         )
-
-
-def write_text(file: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    partial = file.with_name(f"partial_{os.getpid()}_{file.name}")
-    partial.write_text(text)
-    os.replace(partial, file)

@@ -22,7 +22,7 @@ from PIL import Image
 from errors import UserError
 from misc_utils import provenance
 from misc_utils.class_table import check_classes_file, listed
-from misc_utils.provenance import partial_file
+from misc_utils.whole_file import partial_file
 
 log = logging.getLogger(__name__)
 

@@ -100,7 +100,7 @@ def _application(
     scaled = pixels
     if row.preprocess is not None:
         scaled = getattr(keras.applications, row.preprocess).preprocess_input(pixels)
-    path = (pretrained_dir or Path()) / f"{row.name}_notop.weights.h5"
+    path = (pretrained_dir or Path("<pretrained_dir>")) / f"{row.name}_notop.weights.h5"
     from_file = weights == "imagenet" and pretrained_dir is not None and path.is_file()
     download = weights == "imagenet" and not from_file
     construct = getattr(keras.applications, row.application)
