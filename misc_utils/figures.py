@@ -100,7 +100,7 @@ def draw_confusion(path: Path, confusion: np.ndarray, classes: Sequence[str], ti
     axes = figure.add_subplot()
     colours = axes.imshow(100 * share, cmap="Blues", vmin=0, vmax=100, aspect="auto")
     for (row, column), count in np.ndenumerate(confusion):
-        text = f"{count:,.10g}" + (f"\n{100 * share[row, column]:.1f}%" if in_truth[row] else "")
+        text = f"{count:,.10g}" + (f"\n{100 * share[row, column]:.1f}%" if count else "")
         ink = "white" if share[row, column] > 0.5 else "black"
         axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=10)
     rows = [f"{name}\n({count:,.10g})" for name, count in zip(classes, in_truth, strict=True)]

@@ -7,8 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets import synthetic
-from datasets.synthetic import LOOKS, class_counts, draw_dataset, draw_lesion, draw_photograph
+from datasets.synthetic import (
+    LOOKS,
+    Lesion,
+    class_counts,
+    draw_dataset,
+    draw_lesion,
+    draw_photograph,
+    tree,
+)
+from datasets.synthetic.plan import plan_photographs
 from errors import UserError
 
 CLASSES = ["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]
@@ -172,7 +180,7 @@ def test_the_mask_is_where_the_lesion_is(diagnosis):
         assert image.dtype == mask.dtype == np.uint8 and image.shape == (*mask.shape, 3)
         assert 0.02 < (mask > 0).mean() < 0.6
         # the same view of bare skin differs inside the mask and nowhere else
-        bare = type(lesion)(lesion.colour, lesion.cover * 0, lesion.mask, lesion.skin)
+        bare = Lesion(lesion.colour, lesion.cover * 0, lesion.mask, lesion.skin)
         without, _ = draw_photograph(np.random.default_rng(seed), bare, (96, 96))
         change = np.abs(image.astype(int) - without).max(axis=-1)
         kernel = np.ones((25, 25), np.uint8)
@@ -187,7 +195,7 @@ def test_photographs_of_a_lesion_differ():
 
 
 def test_every_photograph_of_a_lesion_is_of_that_lesion():
-    photographs = [p for _, _, some in synthetic._plan(14, 3, 0) for p in some]
+    photographs = [p for _, _, some in plan_photographs(14, 3, 0) for p in some]
     lesions = {(p.image.parent, p.lesion_id): p.lesion for p in photographs}
     assert all(p.lesion == lesions[p.image.parent, p.lesion_id] for p in photographs)
     assert len(set(lesions.values())) == len(lesions) == 2 * (14 + 3 + 3)
@@ -199,7 +207,7 @@ def test_nothing_half_written(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(synthetic.os, "replace", fail)
+    monkeypatch.setattr(tree.os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         draw_dataset(tmp_path, **SMALL)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

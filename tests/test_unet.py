@@ -212,17 +212,17 @@ def test_unknown_rows_are_refused():
 def test_tiny_learns_a_disc_from_scratch():
     keras.utils.set_random_seed(1)
     rng = np.random.default_rng(1)
-    rows, columns = np.mgrid[:64, :64]
-    centres = rng.uniform(20, 44, (32, 2))
-    radii = rng.uniform(8, 18, 32)
+    rows, columns = np.mgrid[:32, :32]
+    centres = rng.uniform(10, 22, (32, 2))
+    radii = rng.uniform(4, 9, 32)
     masks = np.stack(
         [
             (rows - r) ** 2 + (columns - c) ** 2 < radius**2
             for (r, c), radius in zip(centres, radii, strict=True)
         ]
     )[..., None].astype("float32")
-    images = np.where(masks > 0, 90, 200) + rng.integers(-30, 30, (32, 64, 64, 3))
-    model = build_segmenter("tiny", image_size=64, weights="none")
+    images = np.where(masks > 0, 90, 200) + rng.integers(-30, 30, (32, 32, 32, 3))
+    model = build_segmenter("tiny", image_size=32, weights="none")
     model.compile(keras.optimizers.Adam(3e-3), "binary_crossentropy", jit_compile=False)
     model.fit(images.astype("uint8"), masks, batch_size=8, epochs=6, verbose=0)
     predicted = as_numpy(model(images.astype("uint8"))) > 0.5

@@ -1,0 +1,110 @@
+"""Writes the planned pictures and tables into a data folder that holds nothing but drawn ones.
+
+Enters: a data folder, counts and a seed. Leaves: JPEG images (RGB), masks (8-bit, mode L, 0/255),
+tables, and the marker that says with which settings they were drawn.
+"""
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from datasets.synthetic.lesions import draw_lesion
+from datasets.synthetic.photographs import draw_photograph
+from datasets.synthetic.plan import Photograph, plan_photographs, plan_texts
+from errors import UserError
+
+MARKER = "SYNTHETIC.txt"  # beside the drawn folders: the settings, and every file drawn
+FORMAT = 1  # raise it whenever the same settings come to give other pictures
+
+
+def draw_dataset(
+    data_dir: Path,
+    *,
+    lesions: int = 100,
+    test_lesions: int = 20,
+    shorter_side: tuple[int, int] = (240, 420),
+    seed: int = 0,
+) -> None:
+    """Draw Tasks 1 and 3 with training, validation and test sets; files that are there stay.
+
+    Args:
+        data_dir: folder that gets the `ISIC2018_*` folders; made if need be.
+        lesions: lesions in each training set. Task 1 shows each once, a third of those of Task 3
+            have two or three photographs. From 100 on every class has at least eight lesions.
+        test_lesions: images in each validation and each test set, one per lesion.
+        shorter_side: smallest and largest shorter side of an image in pixels.
+        seed: the same settings and seed give the same files.
+
+    Raises:
+        UserError when data_dir holds ISIC2018 folders that were not drawn, or drawn otherwise.
+    """
+    if min(lesions, test_lesions) < 1 or not 32 <= shorter_side[0] <= shorter_side[1]:
+        raise ValueError("at least one lesion per set and 32 pixels per side are needed")
+    plan = plan_photographs(lesions, test_lesions, seed)
+    texts = plan_texts(plan)
+    photographs = [photograph for _, _, some in plan for photograph in some]
+    settings = {
+        "format": FORMAT,
+        "lesions": lesions,
+        "test_lesions": test_lesions,
+        "shorter_side": "-".join(str(side) for side in shorter_side),
+        "seed": seed,
+    }
+    _claim(data_dir, settings, [*texts, *(file for p in photographs for file in p.files)])
+    for file, text in texts.items():
+        if not (data_dir / file).is_file():
+            _write(data_dir / file, text.encode())
+    for photograph in photographs:
+        if not all((data_dir / file).is_file() for file in photograph.files):
+            _write_photograph(data_dir, photograph, shorter_side)
+
+
+def _claim(data_dir: Path, settings: dict[str, object], files: list[Path]) -> None:
+    """Write the marker into a folder without other ISIC 2018 data, or refuse the folder."""
+    lines = ["drawn data", *(f"{name}: {value}" for name, value in settings.items())]
+    lines += ["", "files:", *sorted(path.as_posix() for path in files)]
+    file, marker = data_dir / MARKER, "\n".join(lines) + "\n"
+    if not file.is_file():
+        found = sorted(path.name for path in data_dir.glob("ISIC2018_*"))
+        if found:
+            raise UserError(
+                f"{data_dir}: {found[0]} is there and was not drawn by this program ({MARKER} "
+                f"is missing). Name another folder: drawn and released data are never mixed."
+            )
+        _write(file, marker.encode())
+    elif file.read_text(encoding="utf-8") != marker:
+        raise UserError(
+            f"{file}: other settings, or an older version, drew the data that lies here. Delete "
+            f"this file and the drawn folders it lists, or name another folder."
+        )
+
+
+def _write_photograph(
+    data_dir: Path, photograph: Photograph, shorter_side: tuple[int, int]
+) -> None:
+    """Draw one picture and write it, its mask and its superpixels; the image last."""
+    lesion = draw_lesion(np.random.default_rng(photograph.lesion), photograph.diagnosis)
+    image, mask = draw_photograph(np.random.default_rng(photograph.view), lesion, shorter_side)
+    jpeg = cv2.imencode(".jpg", image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, 90))[1]
+    if photograph.mask is not None:
+        _write(data_dir / photograph.mask, cv2.imencode(".png", mask)[1].tobytes())
+    if photograph.superpixels is not None:
+        rows, columns = (np.arange(side) // 16 for side in mask.shape)
+        label = rows[:, None] * (columns[-1] + 1) + columns  # spread over R, then G, as released
+        blue_green_red = np.stack([label >> 16, label >> 8 & 255, label & 255], axis=-1)
+        content = cv2.imencode(".png", blue_green_red.astype(np.uint8))[1].tobytes()
+        _write(data_dir / photograph.superpixels, content)
+    _write(data_dir / photograph.image, jpeg.tobytes())
+
+
+def _write(file: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
