@@ -1,6 +1,6 @@
 """What a run was computed with: versions, back end, device, commit.
 
-Leaves: a small dict for settings.json, and the compile setting that is fastest on this device.
+Enters: the folder of the code. Leaves: a small dict for settings.json.
 """
 
 import platform
@@ -32,13 +32,6 @@ def describe(repository: Path) -> dict:
 def device() -> str:
     """Where the back end puts arrays, in its own words, such as `cuda:0`."""
     return str(keras.ops.zeros(1).device)
-
-
-def jit_compile() -> bool | str:
-    """What `compile(jit_compile=...)` gets: on a CPU, XLA makes TensorFlow's step slower."""
-    if keras.backend.backend() == "tensorflow" and "CPU" in device():
-        return False
-    return "auto"
 
 
 def git_commit(repository: Path) -> str | None:

@@ -37,6 +37,7 @@ def predict_logits(
         rows int (b,) and logits float32 (b, S, S, 1) or (b, C); class logits are normalised first,
         so that their mean is one of log-probabilities.
     """
+    batch_size = max(min(batch_size, len(rows)), 1)
     for start in range(0, len(rows), batch_size):
         chosen = rows[start : start + batch_size]
         batch = np.asarray(images[chosen])

@@ -208,7 +208,9 @@ def held_out_images(folds: pd.DataFrame, k_fold: int) -> list[str]:
 
 
 def check_unseen(folds: pd.DataFrame, k_fold: int, image_ids: list[str]) -> None:
-    """Raise UserError when the net of fold `k_fold` trained on one of the images to score."""
+    """Raise UserError without images to score, or when the net of fold `k_fold` trained on one."""
+    if not image_ids:
+        raise UserError("there is no image to score; --limit must leave some.")
     seen = sorted(set(image_ids) & set(training_images(folds, k_fold)))
     if seen:
         raise UserError(

@@ -6,6 +6,7 @@ predictions are probabilities 0..1 of the same shape.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,26 @@ import numpy as np
 from errors import UserError
 
 
+def _with_nan(loss: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """The same loss of each pixel, (B, S, S), and NaN where the probability is NaN.
+
+    PyTorch's cross-entropy takes no NaN but raises an error of its own, and the user would not be
+    told that the net diverged.
+    """
+    from keras import ops
+
+    def with_nan(truth: Any, probability: Any) -> Any:
+        broken = ops.isnan(probability)
+        per_pixel = loss(truth, ops.where(broken, 0.5, probability))
+        return ops.where(ops.any(broken, axis=-1), float("nan"), per_pixel)
+
+    return with_nan
+
+
 def _binary_crossentropy() -> Any:
     import keras
 
-    return keras.losses.BinaryCrossentropy(name="binary_crossentropy")
+    return _with_nan(keras.losses.binary_crossentropy)
 
 
 def _dice() -> Any:
@@ -28,9 +45,11 @@ def _dice() -> Any:
 def _binary_crossentropy_dice() -> Any:
     import keras
 
+    crossentropy = _binary_crossentropy()
+
     def binary_crossentropy_dice(truth: Any, probability: Any) -> Any:
         """Sum of both losses, one value per image: (B,)."""
-        per_pixel = keras.losses.binary_crossentropy(truth, probability)  # (B, S, S)
+        per_pixel = crossentropy(truth, probability)  # (B, S, S)
         per_image = keras.losses.dice(truth, probability, axis=(1, 2, 3))  # (B,)
         return keras.ops.mean(per_pixel, axis=(1, 2)) + per_image
 
@@ -40,7 +59,7 @@ def _binary_crossentropy_dice() -> Any:
 def _binary_focal() -> Any:
     import keras
 
-    return keras.losses.BinaryFocalCrossentropy(gamma=2.0, name="binary_focal")
+    return _with_nan(partial(keras.losses.binary_focal_crossentropy, gamma=2.0))
 
 
 def _categorical_crossentropy() -> Any:

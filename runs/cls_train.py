@@ -121,7 +121,6 @@ def main(settings: Settings) -> None:
             training.build_optimizer(settings.learning_rate, settings.schedule, steps),
             classification_loss(settings.loss),
             metrics=classification_metrics(len(ISIC2018.CLASSES)),
-            jit_compile=environment.jit_compile(),
         )
 
         # 3 train

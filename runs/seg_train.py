@@ -100,7 +100,6 @@ def main(settings: Settings) -> None:
             training.build_optimizer(settings.learning_rate, settings.schedule, steps),
             segmentation_loss(settings.loss),
             metrics=segmentation_metrics(),
-            jit_compile=environment.jit_compile(),
         )
 
         # 3 train

@@ -49,6 +49,13 @@ def test_segmentation_losses_by_hand():
         assert value(segmentation_loss(name), TRUTH, PROBABILITY) == pytest.approx(number, rel=1e-4)
 
 
+@pytest.mark.parametrize("name", SEGMENTATION_LOSSES)
+def test_one_pixel_that_is_no_number_makes_the_loss_none(name):
+    probability = PROBABILITY.copy()
+    probability[0, 0, 2, 0] = math.nan
+    assert math.isnan(value(segmentation_loss(name), TRUTH, probability))
+
+
 def test_dice_weighs_images_not_pixels():
     # one sum over the batch would give 1 - 2 * 1.9 / (3 + 4)
     assert value(segmentation_loss("dice"), TRUTH, PROBABILITY) == pytest.approx(DICE, rel=1e-5)

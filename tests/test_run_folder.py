@@ -100,6 +100,8 @@ def test_a_leaking_split_is_refused_when_written(tmp_path):
 
 def test_images_the_net_was_trained_on_are_not_scored():
     run_folder.check_unseen(FOLDS, 0, ["a", "c", "new"])
+    with pytest.raises(UserError, match="no image to score"):
+        run_folder.check_unseen(FOLDS, 0, [])
     with pytest.raises(UserError, match="such as b"):
         run_folder.check_unseen(FOLDS, 0, ["a", "b"])
 

@@ -20,7 +20,7 @@ from datasets.ISIC2018.raw import (
     truth_folder,
 )
 
-ATTRIBUTION = "Drawn by datasets/synthetic.py. No picture here shows a person's skin.\n"
+ATTRIBUTION = "Drawn by datasets/synthetic. No picture here shows a person's skin.\n"
 LICENSE = "Computer drawings without an author's claim: use them for anything.\n"
 SUPERPIXELS = 3  # images of each Task 1 set that get a superpixel companion
 
