@@ -13,8 +13,6 @@ import keras
 from errors import UserError
 from misc_utils import figures, run_folder
 
-SCHEDULES = ("plateau", "cosine")
-
 
 def build_optimizer(learning_rate: float, schedule: str, steps: int) -> keras.optimizers.Optimizer:
     """Adam. `plateau`: constant until a callback lowers it; `cosine`: down to zero over `steps`."""

@@ -19,7 +19,7 @@ class Settings:
     backbone: Literal[*BACKBONES] = "densenet201"  # of the runs that predict
     version: str = "0"  # of the runs
     pred_set: Literal["training", "validation", "test"] = "test"  # Task 3 images to classify
-    limit: int | None = None  # only the first N images (with known classes: of each class)
+    limit: int | None = None  # only N images: the first, or of known classes the first by share
     tta: bool = False  # mean over the 8 flips and quarter turns
     batch_size: int = 16  # images per step
     overwrite: bool = False  # replace what other runs or settings made

@@ -24,7 +24,7 @@ class Settings:
     version: str = "0"  # of the runs
     task: Literal[1, 3] = 3  # whose images
     pred_set: Literal["training", "validation", "test"] = "training"  # which of them
-    limit: int | None = None  # only the first N images (with known classes: of each class)
+    limit: int | None = None  # only N images: the first, or of known classes the first by share
     tta: bool = False  # mean over the 8 flips and quarter turns
     margin: float = 0.0  # added around the bounding box, as a share of its longer side
     smoothing: float = 1.0  # sigma of a Gaussian on the probability map, in pixels of a 224 px map

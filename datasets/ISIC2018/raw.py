@@ -111,13 +111,6 @@ def read_image(content: bytes, shortest: int = 0) -> tuple[np.ndarray, int, int]
         return np.asarray(picture.convert("RGB")), height, width
 
 
-def image_size_of(file: Path) -> tuple[int, int]:
-    """Height and width of a picture in pixels, read from its header."""
-    with Image.open(file) as picture:
-        width, height = picture.size
-    return height, width
-
-
 def read_mask(content: bytes) -> np.ndarray:
     """Decode a mask: uint8 (H, W) in {0, 1}.
 
