@@ -15,17 +15,17 @@ demo: .venv/.installed
 	.venv/bin/python runs/demo.py
 
 test: .venv/.installed
-	KERAS_BACKEND=tensorflow .venv/bin/python -m pytest -n $(WORKERS)
+	KERAS_BACKEND=tensorflow .venv/bin/python -m pytest -n $(WORKERS) --dist loadfile
 
 # Every backbone with every decoder at full size: long, and much memory.
 test-models: .venv/.installed
 	KERAS_BACKEND=tensorflow .venv/bin/python -m pytest -m slow
 
 test-jax: .venv-jax/.installed
-	KERAS_BACKEND=jax .venv-jax/bin/python -m pytest -n $(WORKERS)
+	KERAS_BACKEND=jax .venv-jax/bin/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-torch: .venv-torch/.installed
-	KERAS_BACKEND=torch .venv-torch/bin/python -m pytest -n $(WORKERS)
+	KERAS_BACKEND=torch .venv-torch/bin/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: .venv/.installed
 	.venv/bin/ruff format --check .

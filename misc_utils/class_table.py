@@ -4,6 +4,7 @@ Enters: a CSV file with the columns image and one per class, or its rows (N, 7) 
 ids expected. Leaves: every reason for which the scorer would refuse the file; the rows it asks for.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from errors import UserError
+from misc_utils.whole_file import write_text
 
 UNRELEASED = "ISIC_0035068"  # in the truth of the Task 3 test set, but not among its images
 
@@ -70,6 +72,23 @@ def add_missing_image(
         )
     mean = probability.mean(axis=0, keepdims=True)
     return [*image_ids, UNRELEASED], np.concatenate([probability, mean])
+
+
+def write_json(
+    file: Path, image_ids: Sequence[str], probability: np.ndarray, classes: Sequence[str]
+) -> None:
+    """The same table for programs: `classes`, and for each image its class and probabilities.
+
+    `probability` is float (N, C); the class is that of the largest value, null where two are equal.
+    """
+    rows = []
+    for image_id, row in zip(image_ids, probability, strict=True):
+        largest = np.flatnonzero(row == row.max())
+        decided = classes[largest[0]] if len(largest) == 1 else None
+        each = {name: float(value) for name, value in zip(classes, row, strict=True)}
+        rows.append({"image": image_id, "class": decided, "probability": each})
+    content = {"classes": list(classes), "images": rows}
+    write_text(file, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def listed(names: Iterable[str]) -> str:

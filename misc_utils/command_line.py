@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import logging
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,14 +22,15 @@ def run(
     main: Callable, settings_class: type, description: str | None, needs_keras: bool = True
 ) -> None:
     """Parse the command line, call `main` with the settings, end the process on errors."""
-    settings = tyro.cli(settings_class, description=description)
+    # tyro flows lines together; commands to copy are to stand apart
+    apart = re.sub(r"(?<!\n)\n(?=python3 )", "\n\n", description or "")
+    settings = tyro.cli(settings_class, description=apart)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for name in ("jax", "tensorflow", "absl", "h5py", "PIL", "matplotlib"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
         if needs_keras:
-            with _silence():
-                importlib.import_module("keras")
+            import_keras()
         main(settings)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -36,6 +38,12 @@ def run(
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def import_keras() -> None:
+    """Import keras without the greetings of its back end; a script that may do without calls it."""
+    with _silence():
+        importlib.import_module("keras")
 
 
 @contextlib.contextmanager

@@ -1,9 +1,11 @@
 """Pictures a researcher looks at after a run, written as PNG without a display.
 
 Enters: the file to write, uint8 images (H, W, 3), masks (H, W), a confusion matrix, the numbers of
-each epoch. Leaves: one PNG file, whole or not at all; nothing is shown on a screen.
+each epoch. Leaves: one PNG file, whole or not at all; or a small picture, or a figure as PNG bytes,
+for a page. Nothing is shown on a screen.
 """
 
+import io
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -29,6 +31,9 @@ OUTLINES = {
     "prediction": {"color": "#56b4e9", "linestyle": "dashed"},
 }
 HALO = (Stroke(linewidth=3.0, foreground="black"), Normal())  # seen on pale skin and dark lesion
+OUTLINE_SIDE = 360  # longest side of a picture with outlines, in pixels
+TRUTH_RGB, PREDICTION_RGB, HALO_RGB = (240, 228, 66), (86, 180, 233), (0, 0, 0)
+DASH, GAP = 9, 7  # of the prediction's outline, in pixels
 CURVES = {
     "training": {"linestyle": "dashed", "markerfacecolor": "white"},
     "validation": {"linestyle": "solid"},
@@ -78,11 +83,51 @@ def draw_crops(path: Path, crops: Sequence[np.ndarray], titles: Sequence[str]) -
     _write(figure, path)
 
 
+def outline(
+    image: np.ndarray,
+    truth: np.ndarray | None,
+    prediction: np.ndarray | None,
+    longest: int = OUTLINE_SIDE,
+) -> np.ndarray:
+    """A small picture of an image with the outlines of the true and the predicted lesion.
+
+    Args:
+        image: uint8 (H, W, 3) RGB.
+        truth: mask (H, W), lesion is what is not 0; drawn as a yellow line. None: not drawn.
+        prediction: the same; drawn as a dashed sky-blue line over it.
+        longest: longest side of the picture in pixels; a smaller image keeps its size.
+
+    Returns:
+        uint8 RGB (h, w, 3), an array of its own. A lesion smaller than half a pixel of it is lost.
+
+    Raises:
+        ValueError: image and mask differ in size.
+    """
+    picture = np.array(shrink(image, longest))
+    contours = {}
+    for name, mask in (("truth", truth), ("prediction", prediction)):
+        if mask is not None and mask.shape != image.shape[:2]:
+            raise ValueError(f"{name} {mask.shape} and image {image.shape} differ in size")
+        contours[name] = [] if mask is None else _contours(mask, longest)
+    dashes = [dash for contour in contours["prediction"] for dash in _dashes(contour)]
+    for lines, colour, closed in (
+        (contours["truth"], TRUTH_RGB, True),
+        (dashes, PREDICTION_RGB, False),
+    ):
+        cv2.polylines(picture, lines, closed, HALO_RGB, 5, cv2.LINE_AA)
+        cv2.polylines(picture, lines, closed, colour, 2, cv2.LINE_AA)
+    return picture
+
+
 def draw_confusion(path: Path, confusion: np.ndarray, classes: Sequence[str], title: str) -> None:
+    """Write the figure of `build_confusion` as a PNG file."""
+    _write(build_confusion(confusion, classes, title), path)
+
+
+def build_confusion(confusion: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     """A confusion matrix: counts, and percentages of each row.
 
     Args:
-        path: the PNG file to write.
         confusion: (C, C + 1), rows true, columns decided, the last undecided: drawn only if any is.
         classes: C names.
         title: above the matrix.
@@ -108,7 +153,7 @@ def draw_confusion(path: Path, confusion: np.ndarray, classes: Sequence[str], ti
     axes.set_yticks(range(len(classes)), rows)
     axes.set(xlabel="prediction", ylabel="truth (and how many)", title=title)
     figure.colorbar(colours, ax=axes, label="% of the true class")
-    _write(figure, path)
+    return figure
 
 
 def draw_history(path: Path, history: Mapping[str, Sequence[float]], title: str) -> None:
@@ -166,7 +211,7 @@ def _build_sheet(images: Sequence[np.ndarray], titles: Sequence[str]) -> tuple[F
     cells = [figure.add_subplot(grid[divmod(number, columns)]) for number in range(len(images))]
     for cell, image, title in zip(cells, images, titles, strict=True):
         height, width = image.shape[:2]
-        cell.imshow(_shrink(image), extent=(0, width, height, 0))
+        cell.imshow(shrink(image, LONGEST_SIDE), extent=(0, width, height, 0))
         cell.set_title(title, fontsize=9)
         cell.set_axis_off()
         cell.set_anchor("N")  # titles of a row stand side by side
@@ -175,7 +220,8 @@ def _build_sheet(images: Sequence[np.ndarray], titles: Sequence[str]) -> tuple[F
 
 def _draw_outline(cell: Axes, mask: np.ndarray, name: str) -> None:
     height, width = mask.shape
-    small = np.pad(_shrink((mask > 0).astype(np.float32)), 1)  # closes the outline at the border
+    small = shrink((mask > 0).astype(np.float32), LONGEST_SIDE)
+    small = np.pad(small, 1)  # closes the outline at the border
     if not (small >= 0.5).any():
         return
     rows, columns = (np.arange(length) - 0.5 for length in small.shape)
@@ -186,9 +232,34 @@ def _draw_outline(cell: Axes, mask: np.ndarray, name: str) -> None:
     cell.set(xlim=(0, width), ylim=(height, 0))
 
 
-def _shrink(image: np.ndarray) -> np.ndarray:
-    """The image with at most LONGEST_SIDE pixels a side."""
-    scale = LONGEST_SIDE / max(image.shape[:2])
+def _contours(mask: np.ndarray, longest: int) -> list[np.ndarray]:
+    """Outlines of a mask shrunk as its image is: int32 (n, 1, 2) each, x before y."""
+    lesion = np.not_equal(mask, 0).view(np.uint8)
+    small = shrink(lesion * np.uint8(255), longest)
+    half = cv2.threshold(small, 127, 255, cv2.THRESH_BINARY)[1]
+    return list(cv2.findContours(half, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[0])
+
+
+def _dashes(contour: np.ndarray) -> list[np.ndarray]:
+    """A closed line of neighbouring pixels cut into open ones with gaps between."""
+    closed = np.concatenate([contour, contour[:1]])
+    return [closed[start : start + DASH] for start in range(0, len(contour), DASH + GAP)]
+
+
+def to_png(figure: Figure) -> bytes:
+    """The figure as a PNG file without background, for a page that has one."""
+    FigureCanvasAgg(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", transparent=True)
+    return buffer.getvalue()
+
+
+def shrink(image: np.ndarray, longest: int) -> np.ndarray:
+    """The image (H, W) or (H, W, 3) with at most `longest` pixels a side; never made larger."""
+    while max(image.shape[:2]) >= 2 * longest and not any(side % 2 for side in image.shape[:2]):
+        height, width = (side // 2 for side in image.shape[:2])
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)  # the fast case
+    scale = longest / max(image.shape[:2])
     if scale >= 1:
         return image
     height, width = (max(round(scale * side), 1) for side in image.shape[:2])

@@ -5,6 +5,7 @@ Enters: settings, folds and scores of a run. Leaves: `task1_densenet169_k0_v0/` 
 Runs are found by reading settings.json, never by parsing a folder's name.
 """
 
+import hashlib
 import json
 import re
 import shutil
@@ -19,7 +20,7 @@ from misc_utils.whole_file import write_text
 FORMAT = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """One training and its folder."""
 
@@ -169,14 +170,6 @@ def same(runs: list[Run], key: str):
     return runs[0].settings[key]
 
 
-def which_folds(runs: list[Run]) -> str:
-    """A line that says whose mean a prediction is, and which folds were not trained."""
-    there = [run.k_fold for run in runs]
-    missing = sorted(set(range(same(runs, "num_folds"))) - set(there))
-    line = f"predicting with fold{'s' * (len(there) > 1)} {', '.join(map(str, there))}"
-    return line + (f"; not trained: {', '.join(map(str, missing))}" if missing else "")
-
-
 def _no_run(model_data: Path, task: int, what: str, runs: list[Run]) -> str:
     script = "runs/seg_train.py" if task == 1 else "runs/cls_train.py"
     there = "".join(f"\n  {run.name}" for run in runs) or " none"
@@ -207,6 +200,25 @@ def held_out_images(folds: pd.DataFrame, k_fold: int) -> list[str]:
     return folds.loc[folds["fold"] == k_fold, "image"].tolist()
 
 
+def trained_on(run: Run) -> set[str]:
+    """Ids of the images, and where known of the lesions, that the run's net was trained on."""
+    folds = load_folds(run)
+    part = folds.loc[folds["fold"] != run.k_fold]
+    return set(part["image"]) | set(part.get("lesion", ()))
+
+
+def weights_hash(run: Run) -> str:
+    """SHA-256 of the run's weight file."""
+    with run.weights.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folds_fingerprint(folds: pd.DataFrame) -> str:
+    """SHA-256 of a split: equal where the same images (lesions, labels) are in the same folds."""
+    table = folds.sort_values("image")[sorted(folds.columns)]
+    return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()
+
+
 def check_unseen(folds: pd.DataFrame, k_fold: int, image_ids: list[str]) -> None:
     """Raise UserError without images to score, or when the net of fold `k_fold` trained on one."""
     if not image_ids:
@@ -227,15 +239,6 @@ def check_same_data(run: Run, fingerprint: str) -> None:
             f"fingerprint {run.record['data_fingerprint'][:12]} then, {fingerprint[:12]} now. Put "
             f"the former ones back, or train a new --version."
         )
-
-
-def write_scores(
-    run: Run, eval_set: str, settings: dict, scores: dict, table: pd.DataFrame
-) -> None:
-    """Write `<run>_scores_<set>.json` (settings and means) and `.csv` (a row per image)."""
-    content = {"run": run.name, "images": len(table), "settings": settings, **scores}
-    write_text(run.file(f"scores_{eval_set}.csv"), table.sort_index().to_csv())
-    write_text(run.file(f"scores_{eval_set}.json"), json.dumps(content, indent=2))
 
 
 def check_same_crops(runs: list[Run], maker: str | None) -> None:

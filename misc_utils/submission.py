@@ -1,16 +1,16 @@
 """The only owner of submissions/: masks, crops and class tables, checked before they are written.
 
 Enters: masks uint8 (H, W) in {0, 255}, crops uint8 (h, w, 3) RGB, class probabilities (N, 7) in
-0..1, each with its image ids. Leaves: `task1_test/<id>_segmentation.png`, or
-`task3_test_crops/<id>.png` and `crops.csv`, or `task3_test_submission.csv`; beside each a JSON file
-that says what made it (see provenance).
+0..1, each with its image ids. Leaves: `task1_test/<id>_segmentation.png`, or `crops.csv` and
+`task3_test_crops/<id>.png` (or another of FORMATS), or `task3_test_submission.csv`; beside each a
+JSON file that says what made it (see provenance).
 """
 
 import hashlib
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +27,25 @@ from misc_utils.whole_file import partial_file
 log = logging.getLogger(__name__)
 
 SETS = ("training", "validation", "test")
+EDGES = {"hard": "", "feather": "_feather"}  # edge of a crop -> ending of its folder's name
+
+
+class Format(NamedTuple):
+    """How crops are stored."""
+
+    ending: str  # of the file's name
+    lossless: bool  # what is read is what was written
+    options: Mapping[str, object]  # of Pillow's `save`
+
+
+HORIZONTAL = {317: 2}  # TIFF tag Predictor: differences of neighbours are packed, 24 % smaller
+FORMATS = {
+    "png": Format(".png", True, {"compress_level": 1}),  # 4 times as fast as 6, 14 % larger
+    "jpeg": Format(".jpg", False, {"quality": 95, "subsampling": "4:4:4"}),
+    # lossless, these two say how hard to try: 27 times as fast as Pillow's own, 7 % larger
+    "webp": Format(".webp", True, {"lossless": True, "quality": 0, "method": 0}),
+    "tiff": Format(".tiff", True, {"compression": "tiff_adobe_deflate", "tiffinfo": HORIZONTAL}),
+}
 
 
 class CropRow(NamedTuple):
@@ -48,6 +67,7 @@ class Crops:
 
     folder: Path
     table: pd.DataFrame  # columns of CropRow, indexed by image
+    files: dict[str, Path]  # the crop of each image of the table
     fingerprint: str  # of crops.csv and of what made it
     maker: str  # of nets and settings alone: crops of two sets, made in the same way, share it
 
@@ -57,14 +77,34 @@ def mask_folder(task: int, images: str) -> str:
     return _name(task, images) + ("" if task == 1 else "_masks")
 
 
-def crop_folder(task: int, images: str) -> str:
+def crop_folder(task: int, images: str, edge: str = "hard") -> str:
     """Name of the folder of crops of the images of `task` (1 or 3) in the set `images`."""
-    return _name(task, images) + "_crops"
+    return _name(task, images) + "_crops" + EDGES[edge]
 
 
 def class_file(images: str) -> str:
     """Name of the table of classes of the Task 3 set `images`."""
     return _name(3, images) + "_submission.csv"
+
+
+def deciding_settings(settings: Mapping[str, object]) -> dict[str, object]:
+    """Settings of a segmentation without those that change nothing in what is written.
+
+    Those are the radius of a hard edge; for masks all that is about crops.
+
+    Raises:
+        UserError: masks were asked for in another format than PNG, or with a soft edge.
+    """
+    unused = {"edge_radius"} if settings["edge"] == "hard" else set()
+    if settings["output"] == "mask":
+        for name, only in (("format", "png"), ("edge", "hard")):
+            if settings[name] != only:
+                raise UserError(
+                    f"masks are 8-bit PNG of 0 and 255, as the organisers ask for: --{name} "
+                    f"{settings[name]} is for crops alone. Leave it out."
+                )
+        unused = {"margin", "edge", "edge_radius", "format"}
+    return {name: value for name, value in settings.items() if name not in unused}
 
 
 def _name(task: int, images: str) -> str:
@@ -128,14 +168,19 @@ def read_mask(folder: Path, image_id: str) -> np.ndarray:
         return np.asarray(picture)
 
 
-def write_crop(folder: Path, image_id: str, crop: np.ndarray) -> Path:
-    """Write `<id>.png` from uint8 (h, w, 3) RGB; ValueError for anything else."""
+def crop_file(folder: Path, image_id: str, format: str = "png") -> Path:
+    """Where the crop of an image lies; `format` is a row of FORMATS."""
+    return folder / f"{image_id}{FORMATS[format].ending}"
+
+
+def write_crop(folder: Path, image_id: str, crop: np.ndarray, format: str = "png") -> Path:
+    """Write the crop of an image from uint8 (h, w, 3) RGB; ValueError for anything else."""
     _check_id(image_id)
     if crop.dtype != np.uint8 or crop.ndim != 3 or crop.shape[2] != 3 or not crop.size:
         raise ValueError(f"{image_id}: a crop is uint8 (h, w, 3), not {crop.dtype} {crop.shape}")
-    file = folder / f"{image_id}.png"
+    file = crop_file(folder, image_id, format)
     with partial_file(file) as partial:
-        Image.fromarray(crop).save(partial, compress_level=1)  # 4 times as fast as 6, 8 % larger
+        Image.fromarray(crop).save(partial, **FORMATS[format].options)
     return file
 
 
@@ -160,10 +205,11 @@ def load_crops(submissions: Path, name: str) -> Crops:
 
     Raises UserError, naming the command that makes them, unless all are there and finished.
     """
-    match = re.fullmatch(rf"task([13])_({'|'.join(SETS)})_crops", name)
+    match = re.fullmatch(rf"task([13])_({'|'.join(SETS)})_crops(_feather)?", name)
     if not match:
         raise ValueError(f"{name!r} is not the name of a folder of crops")
     command = f"python3 runs/seg_predict.py --task {match[1]} --pred-set {match[2]}"
+    command += " --edge feather" if match[3] else ""
     folder, record = submissions / name, provenance.record_of(submissions, name)
     file = folder / "crops.csv"
     for needed in (folder, record, file):
@@ -178,18 +224,41 @@ def load_crops(submissions: Path, name: str) -> Crops:
             f"{file}: expected the columns {', '.join(CropRow._fields)}, found "
             f"{', '.join(table.columns)}. Make the crops anew: {command} --overwrite"
         )
-    missing = set(table["image"]) - {png.stem for png in folder.glob("*.png")}
+    format = content["made_by"].get("settings", {}).get("format", "png")
+    if format not in FORMATS:
+        raise UserError(
+            f"{record}: the format of the crops is {format!r}, expected {', '.join(FORMATS)}. "
+            f"Make the crops anew: {command} --overwrite"
+        )
+    files = {image_id: crop_file(folder, image_id, format) for image_id in table["image"]}
+    there = set(folder.iterdir())
+    missing = {image_id for image_id, file in files.items() if file not in there}
     if missing:
         raise UserError(f"{folder}: no crop of {listed(missing)}. Make them again: {command}")
-    made_by = json.dumps(content["made_by"], sort_keys=True).encode()
-    fingerprint = hashlib.sha256(file.read_bytes() + b"\n" + made_by).hexdigest()
-    maker = provenance.fingerprint_of_maker(content["made_by"])
-    return Crops(folder, table.set_index("image"), fingerprint, maker)
+    made_by = _without_lossless_format(content["made_by"])
+    text = json.dumps(made_by, sort_keys=True).encode()
+    fingerprint = hashlib.sha256(file.read_bytes() + b"\n" + text).hexdigest()
+    maker = provenance.fingerprint_of_maker(made_by)
+    return Crops(folder, table.set_index("image"), files, fingerprint, maker)
+
+
+def _without_lossless_format(made_by: dict) -> dict:
+    """Pixels of lossless formats are the same: which of them it is makes no other crops."""
+    settings = made_by.get("settings", {})
+    if "format" not in settings or not FORMATS[settings["format"]].lossless:
+        return made_by
+    return made_by | {"settings": {k: v for k, v in settings.items() if k != "format"}}
 
 
 def load_view_crops(submissions: Path, images: str, lesion_view: str) -> Crops | None:
-    """The crops of a Task 3 set that the views `box` and `crop` are made of; None for `whole`."""
-    return None if lesion_view == "whole" else load_crops(submissions, crop_folder(3, images))
+    """The crops of a Task 3 set that a view is made of: none for `whole`, soft ones for `feather`.
+
+    `box` takes its boxes, and `crop` its pictures, from those with a hard edge.
+    """
+    if lesion_view == "whole":
+        return None
+    edge = "feather" if lesion_view == "feather" else "hard"
+    return load_crops(submissions, crop_folder(3, images, edge))
 
 
 def write_classes(

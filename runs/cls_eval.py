@@ -1,6 +1,7 @@
-"""Score one fold's classifier by the challenge's rules.
+"""Score classifiers by the challenge's rules, on images whose lesions they did not train on.
 
 python3 runs/cls_eval.py --backbone densenet121 --k-fold 0
+python3 runs/cls_eval.py --backbone densenet121 --k-fold all --ensemble vgg16:0
 """
 
 from dataclasses import asdict, dataclass
@@ -17,86 +18,108 @@ class Settings:
     """Edit these, or give them as flags."""
 
     backbone: Literal[*BACKBONES] = "densenet201"  # of the run to evaluate
-    k_fold: int = 0  # the fold held out
+    k_fold: int | Literal["all"] = 0  # the fold held out; all: every fold there is, together
     version: str = "0"  # of the run
+    ensemble: tuple[str, ...] = ()  # further runs to take the mean with, each backbone:version
     eval_set: Literal["fold", "validation", "test"] = "fold"
-    """fold: the images this net did not train on; or a set whose truth lies in data/."""
-    limit: int | None = None  # score only N of them, the first ones of each class
+    """fold: the images these nets did not train on; or a set whose truth lies in data/."""
+    limit: int | None = None  # score only N images (of each fold), the first ones of each class
     tta: bool = False  # mean over the 8 flips and quarter turns
+    tuned: bool = False  # as cls_tune chose; not for the folds, on which it chose
     batch_size: int = 16  # images per step
 
 
 def main(settings: Settings) -> dict[str, float]:
     import numpy as np
     import pandas as pd
-    from scipy.special import softmax
-    from tqdm import tqdm
 
     from datasets import ISIC2018
     from datasets.ISIC2018.folds import limit_labels
-    from misc_utils import figures, run_folder, scoring, submission
-    from misc_utils.prediction import logits_of, predict_logits
-    from models.trained import load_classifier
-
-    # 1 run and images
-    run = run_folder.find_run(
-        paths.model_data_dir(), 3, settings.backbone, settings.version, settings.k_fold
+    from misc_utils import (
+        class_report,
+        ensemble,
+        eval_report,
+        kept_logits,
+        run_folder,
+        submission,
+        tuned,
     )
-    folds = run_folder.load_folds(run)
-    fold_only = settings.eval_set == "fold"
+
+    # 1 runs and images
+    nets = ensemble.find_ensemble(
+        paths.model_data_dir(),
+        3,
+        settings.backbone,
+        settings.version,
+        settings.ensemble,
+        settings.k_fold,
+    )
+    ensemble.check_alike(nets)
+    fold_only, views = settings.eval_set == "fold", 8 if settings.tta else 1
     images_set, data_dir = "training" if fold_only else settings.eval_set, paths.data_dir()
-    view = run.settings["lesion_view"]
-    crops = submission.load_view_crops(paths.submissions_dir(), images_set, view)
-    run_folder.check_same_crops([run], crops.maker if crops else None)
-    image_ids = list(ISIC2018.list_originals(data_dir, 3, images_set))
-    labels = ISIC2018.load_labels(data_dir, images_set, image_ids)
-    if fold_only:
-        labels = {i: labels[i] for i in run_folder.held_out_images(folds, run.k_fold)}
-    labels = limit_labels(labels, settings.limit)
-    images = ISIC2018.load_view(
-        data_dir,
-        images_set,
-        run.settings["image_size"],
-        view,
-        crops,
-        run.settings["box_margin"],
-        needed=list(labels),
-    )
-    if fold_only:
-        run_folder.check_same_data(run, images.fingerprint)
-    run_folder.check_unseen(folds, run.k_fold, list(labels))
+    originals = ISIC2018.list_originals(data_dir, 3, images_set)
+    labels = ISIC2018.load_labels(data_dir, images_set, list(originals))
+    parts = ensemble.images_to_score(nets, settings.eval_set, list(labels))
+    parts = {
+        k_fold: list(limit_labels({i: labels[i] for i in part}, settings.limit))
+        for k_fold, part in parts.items()
+    }
+    image_ids = sorted(image_id for part in parts.values() for image_id in part)
+    images = {}
+    for member in nets.members:
+        view, margin = (run_folder.same(member, key) for key in ("lesion_view", "box_margin"))
+        size = run_folder.same(member, "image_size")
+        crops = submission.load_view_crops(paths.submissions_dir(), images_set, view)
+        run_folder.check_same_crops(member, crops.maker if crops else None)
+        seen = ISIC2018.load_view(data_dir, images_set, size, view, crops, margin, needed=image_ids)
+        if fold_only:
+            run_folder.check_same_data(member[0], seen.fingerprint)
+        images |= {run.name: seen for run in member}
 
-    # 2 predict and score
-    net = logits_of(load_classifier(run.settings, run.weights))
-    rows, views = images.rows(labels), 8 if settings.tta else 1
-    logits = []
-    with tqdm(total=len(rows), desc=run.name, unit="image") as progress:
-        for some, values in predict_logits([net], images.array, rows, settings.batch_size, views):
-            logits.append(values)
-            progress.update(len(some))
-    probability = softmax(np.concatenate(logits).astype(np.float64), axis=1)
-    scores = scoring.score_classes(np.array(list(labels.values())), probability)
+    # 2 predict what is not kept from before
+    def predict(run, image_ids):
+        command_line.import_keras()
+        from misc_utils.prediction import Net, logits_of, predict_logits
+        from models.trained import load_classifier
 
-    # 3 report
-    classes = ISIC2018.CLASSES
-    table = pd.DataFrame(probability, columns=list(classes), index=list(labels))
+        net = Net(logits_of(load_classifier(run.settings, run.weights)), images[run.name])
+        return predict_logits([net], image_ids, settings.batch_size, views)
+
+    logits = kept_logits.gather_logits(nets, settings.eval_set, views, parts, predict)
+    log_probability = kept_logits.stack_logits(logits, image_ids)  # (members, images, 7)
+
+    # 3 score what is kept
+    chosen = tuned.load_for_eval(nets, views, settings.tuned, settings.eval_set)
+    probability = tuned.class_probability(log_probability, chosen)
+    truth = np.array([labels[image_id] for image_id in image_ids])
+    fold_of = {image_id: k_fold for k_fold, part in parts.items() for image_id in part}
+    table = pd.DataFrame(probability, columns=list(ISIC2018.CLASSES), index=image_ids)
     table = table.rename_axis("image")
-    table.insert(0, "truth", [classes[label] for label in labels.values()])
-    means = {"accuracy": scores.accuracy, "balanced_accuracy": scores.balanced_accuracy}
-    run_folder.write_scores(run, settings.eval_set, asdict(settings), means, table)
-    of = f"fold {run.k_fold}, held out" if fold_only else f"the {settings.eval_set} set"
-    figure = run.file(f"confusion_{settings.eval_set}.png")
-    figures.draw_confusion(figure, scores.confusion, classes, f"{run.name}, {of}")
-    print(f"{run.name} on {len(rows)} images ({of}); more in {run.folder}")
-    print("rows: truth, columns: prediction (the class of the largest probability)")
-    columns = [*classes, "tie"]
-    confusion = pd.DataFrame(scores.confusion, index=list(classes), columns=columns)
-    confusion = confusion.drop(columns=[] if confusion["tie"].any() else ["tie"])
-    confusion["precision"], confusion["recall"] = scores.precision, scores.recall
-    print(confusion.to_string(float_format="{:.3f}".format, na_rep="none"))
-    print(f"accuracy: {scores.accuracy:.3f}, balanced accuracy: {scores.balanced_accuracy:.3f}")
-    return means
+    table.insert(0, "truth", [ISIC2018.CLASSES[label] for label in truth])
+    table.insert(0, "fold", [fold_of[image_id] for image_id in image_ids])
+    lesions = ISIC2018.load_lesions(data_dir, image_ids) if fold_only else {}
+    table.insert(0, "lesion", [lesions.get(image_id, image_id) for image_id in image_ids])
+    scored = class_report.score(table, truth, log_probability, chosen, calibrate=fold_only)
+
+    # 4 report
+    used = asdict(settings) | {"chosen": chosen}
+    ending = settings.eval_set + "_tta" * settings.tta
+    ensemble.write_scores(nets, ending, used, scored.as_json(), table)
+    file = class_report.write(
+        nets,
+        settings.eval_set,
+        used,
+        table,
+        scored,
+        lambda image_id: ISIC2018.read_original(originals[image_id]),
+    )
+    of = eval_report.described(nets, settings.eval_set, list(parts))
+    print(f"{nets.name} on {len(table)} images ({of}); report: {file}")
+    print(class_report.text(scored, table))
+    means = scored.overall["value"]
+    print(f"accuracy: {means['accuracy']:.3f}, balanced accuracy: {means['balanced_accuracy']:.3f}")
+    return means.to_dict()
 
 
 if __name__ == "__main__":
-    command_line.run(main, Settings, __doc__)
+    command_line.run(main, Settings, __doc__, needs_keras=False)

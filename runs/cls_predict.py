@@ -1,6 +1,7 @@
 """Classify a set of images and write the submission table.
 
 python3 runs/cls_predict.py --backbone densenet121 --pred-set test
+python3 runs/cls_predict.py --backbone densenet121 --ensemble vgg16:0 --no-browse
 """
 
 from dataclasses import asdict, dataclass
@@ -18,87 +19,133 @@ class Settings:
 
     backbone: Literal[*BACKBONES] = "densenet201"  # of the runs that predict
     version: str = "0"  # of the runs
+    ensemble: tuple[str, ...] = ()  # further runs to take the mean with, each backbone:version
     pred_set: Literal["training", "validation", "test"] = "test"  # Task 3 images to classify
     limit: int | None = None  # only N images: the first, or of known classes the first by share
     tta: bool = False  # mean over the 8 flips and quarter turns
+    tuned: bool = True  # temperature and weights that cls_tune chose, where it has run
+    browse: bool = True  # also write pages to look at: image, crop, probabilities
     batch_size: int = 16  # images per step
     overwrite: bool = False  # replace what other runs or settings made
 
 
 def main(settings: Settings) -> None:
+    from functools import cache
+
     import numpy as np
-    from scipy.special import softmax
     from tqdm import tqdm
 
     from datasets import ISIC2018
-    from misc_utils import class_table, prediction, provenance, run_folder, submission
-    from models.trained import load_classifier
+    from misc_utils import (
+        browse,
+        class_table,
+        ensemble,
+        kept_logits,
+        provenance,
+        run_folder,
+        submission,
+        tuned,
+    )
+    from misc_utils.prediction import Net, logits_of
 
     # 1 runs and images
-    runs = run_folder.find_runs(paths.model_data_dir(), 3, settings.backbone, settings.version)
-    view = run_folder.same(runs, "lesion_view")
-    crops = submission.load_view_crops(paths.submissions_dir(), settings.pred_set, view)
-    run_folder.check_same_crops(runs, crops.maker if crops else None)
-    data_dir = paths.data_dir()
-    there = list(ISIC2018.list_originals(data_dir, 3, settings.pred_set))
-    image_ids = ISIC2018.limited(data_dir, 3, settings.pred_set, there, settings.limit)
-    images = ISIC2018.load_view(
-        data_dir,
-        settings.pred_set,
-        run_folder.same(runs, "image_size"),
-        view,
-        crops,
-        run_folder.same(runs, "box_margin"),
-        needed=image_ids,
+    nets = ensemble.find_ensemble(
+        paths.model_data_dir(), 3, settings.backbone, settings.version, settings.ensemble
     )
-    training = settings.pred_set == "training"
-    lesions = ISIC2018.load_lesions(data_dir, there) if training else None
-    splits = {run.k_fold: run_folder.load_folds(run) for run in runs}
-    groups, left_out = prediction.assign_nets(image_ids, splits, lesions)
-    print(run_folder.which_folds(runs))
+    data_dir, submissions = paths.data_dir(), paths.submissions_dir()
+    originals = ISIC2018.list_originals(data_dir, 3, settings.pred_set)
+    image_ids = ISIC2018.limited(data_dir, 3, settings.pred_set, list(originals), settings.limit)
+    images, crops_of = {}, {}
+    for member in nets.members:
+        view, margin = (run_folder.same(member, key) for key in ("lesion_view", "box_margin"))
+        size = run_folder.same(member, "image_size")
+        crops = submission.load_view_crops(submissions, settings.pred_set, view)
+        run_folder.check_same_crops(member, crops.maker if crops else None)
+        seen = ISIC2018.load_view(
+            data_dir, settings.pred_set, size, view, crops, margin, needed=image_ids
+        )
+        images |= {run.name: seen for run in member}
+        crops_of |= crops.files if crops else {}
+    own_set = settings.pred_set == "training"
+    lesions = ISIC2018.load_lesions(data_dir, list(originals)) if own_set else None
+    groups, left_out = ensemble.assign_runs(nets, image_ids, lesions)
+    print(f"predicting with {ensemble.names_of(nets)}")
     if left_out:
         print(
             f"left out, as every net there is was trained on their lesions: {len(left_out)} images"
         )
-
-    made_by = prediction.provenance(asdict(settings), runs, groups)
+    views = 8 if settings.tta else 1
+    content = tuned.load_tuned(nets, views) if settings.tuned else None
+    chosen = content["chosen"] if content else None
+    if chosen:
+        print(f"as tuned ({tuned.tuned_file(nets, views)}): {tuned.described(chosen)}")
+    used = asdict(settings) | {"tuned": chosen}
+    made_by = ensemble.provenance(used, nets, groups)
     table = submission.class_file(settings.pred_set)
     if not settings.overwrite:
-        provenance.check_maker(paths.submissions_dir(), table, made_by)
+        provenance.check_maker(submissions, table, made_by)
 
     # 2 predict
-    nets = {
-        run.k_fold: prediction.logits_of(load_classifier(run.settings, run.weights)) for run in runs
-    }
+    @cache
+    def net_of(run) -> Net:
+        from models.trained import load_classifier
+
+        return Net(logits_of(load_classifier(run.settings, run.weights)), images[run.name])
+
     logits = {}
-    total, views = len(image_ids) - len(left_out), 8 if settings.tta else 1
+    weights = tuned.member_weights(nets, chosen)
+    total = len(image_ids) - len(left_out)
     with tqdm(total=total, desc=f"task3_{settings.pred_set}", unit="image") as progress:
-        for k_folds, ids in groups.items():
-            some_nets, rows = [nets[k] for k in k_folds], images.rows(ids)
-            for some, values in prediction.predict_logits(
-                some_nets, images.array, rows, settings.batch_size, views
-            ):
-                logits.update(zip((images.image_ids[row] for row in some), values, strict=True))
-                progress.update(len(some))
+        for some, values in kept_logits.stream_logits(
+            nets, groups, weights, views, own_set, net_of, settings.batch_size
+        ):
+            logits.update(zip(some, values, strict=True))
+            progress.update(len(some))
     predicted = sorted(logits)
-    probability = softmax(np.stack([logits[i] for i in predicted]).astype(np.float64), axis=1)
+    mean = np.stack([logits[image_id] for image_id in predicted]).astype(np.float64)
+    probability = tuned.class_probability(mean[None], chosen and chosen | {"member_weights": [1.0]})
 
     # 3 write
     expected = expected_images(data_dir, settings, predicted)
-    submitted, probability = class_table.add_missing_image(predicted, probability, expected)
+    submitted, rows = class_table.add_missing_image(predicted, probability, expected)
     if len(submitted) > len(predicted):
         print(f"{submitted[-1]} is scored with weight 0 and no image: given the mean of all rows")
     file = submission.write_classes(
-        paths.submissions_dir(),
+        submissions,
         settings.pred_set,
         submitted,
-        probability,
+        rows,
         ISIC2018.CLASSES,
         expected_ids=expected,
         made_by=made_by,
         overwrite=settings.overwrite,
     )
-    print(f"{len(predicted)} images classified: {file}")
+    as_json = file.with_name(f"task3_{settings.pred_set}_classes.json")
+    class_table.write_json(as_json, predicted, probability, ISIC2018.CLASSES)
+    print(f"{len(predicted)} images classified: {file}, {as_json.name}")
+    if settings.browse:
+        labels = known_labels(data_dir, settings.pred_set)
+
+        def card(image_id: str) -> browse.Row:
+            picture = ISIC2018.read_original(originals[image_id])
+            crop = crops_of.get(image_id) and ISIC2018.read_original(crops_of[image_id])
+            return browse.Row(image_id, picture, crop, row_of[image_id], labels.get(image_id))
+
+        row_of = dict(zip(predicted, probability, strict=True))
+        cards = map(card, tqdm(predicted, desc="pages", unit="image"))
+        folder = submissions / f"task3_{settings.pred_set}_browse"
+        title = f"Task 3, {settings.pred_set} set: {nets.name}"
+        print(f"to look at: {browse.write_pages(folder, cards, ISIC2018.CLASSES, title)}")
+
+
+def known_labels(data_dir, images: str) -> dict[str, str]:
+    """Names of the true classes, where the table of the truth is there."""
+    from datasets import ISIC2018
+
+    if not ISIC2018.raw.labels_file(data_dir, images).exists():
+        return {}
+    labels = ISIC2018.load_labels(data_dir, images, None)
+    return {image_id: ISIC2018.CLASSES[label] for image_id, label in labels.items()}
 
 
 def expected_images(data_dir, settings: Settings, predicted: list[str]) -> list[str]:

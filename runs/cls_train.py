@@ -23,9 +23,10 @@ class Settings:
     num_folds: int = 5  # parts of the split; 1 = one 80/20 hold-out
     folds: tuple[int, ...] | Literal["all"] = "all"  # which to hold out, one after another
     limit: int | None = None  # use only N images, the first ones of each class
-    lesion_view: Literal["whole", "box", "crop"] = "crop"
-    """whole: the image; box: bounding box of the lesion; crop: box with the background black. Box
-    and crop need `python3 runs/seg_predict.py` first."""
+    lesion_view: Literal["whole", "box", "crop", "feather"] = "crop"
+    """whole: the image; box: bounding box of the lesion; crop: box with the background black;
+    feather: box with a soft edge. Box and crop need `python3 runs/seg_predict.py` first, feather
+    the same with `--edge feather`."""
     box_margin: float = 0.1  # box: added around it, as a share of its longer side
     image_size: int = 224  # side of the square pictures in pixels, a multiple of 32
     weights: Literal["imagenet", "none"] = "imagenet"  # start of the backbone
@@ -49,17 +50,19 @@ class Settings:
 
 
 def main(settings: Settings) -> None:
+    from functools import partial
+
     import keras
     import numpy as np
 
     from datasets import ISIC2018
     from datasets.batches import Batches
     from datasets.ISIC2018.folds import check_fold_numbers, limit_labels, split_lesions
-    from misc_utils import environment, run_folder, submission, training
+    from misc_utils import environment, kept_logits, prediction, run_folder, submission, training
     from models.classifier import build_classifier
     from models.losses import class_weights, classification_loss
     from models.metrics import classification_metrics
-    from models.weights import save_weights
+    from models.weights import load_weights, save_weights
 
     # 1 data
     k_folds = check_fold_numbers(settings.folds, settings.num_folds)
@@ -139,13 +142,22 @@ def main(settings: Settings) -> None:
             verbose=command_line.verbosity(),
         )
 
-        # 4 report
+        # 4 keep what the best weights say of the held-out images, and report
+        load_weights(model, run.weights)
+        net = prediction.Net(prediction.logits_of(model), images)
+        kept_logits.keep_logits(
+            run,
+            "fold",
+            1,
+            run_folder.held_out_images(folds, k_fold),
+            partial(prediction.predict_logits, [net], batch_size=settings.batch_size, views=1),
+        )
         print(
             f"{run.name}: best epoch {best['best_epoch'] + 1} of {settings.epochs}; accuracy "
             f"{best['val_accuracy']:.3f}, balanced accuracy "
             f"{best['val_balanced_accuracy']:.3f}; {run.folder}"
         )
-        del model, train, held_out
+        del model, net, train, held_out
     which = f"--backbone {settings.backbone} --version {settings.version} --k-fold {k_folds[0]}"
     print(f"next: python3 runs/cls_eval.py {which}")
 

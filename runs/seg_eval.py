@@ -1,6 +1,7 @@
-"""Score one fold's U-Net at original size, by the challenge's rules.
+"""Score U-Nets at original size, by the challenge's rules, on images they did not train on.
 
 python3 runs/seg_eval.py --backbone vgg16 --k-fold 1
+python3 runs/seg_eval.py --backbone vgg16 --k-fold all --ensemble densenet121:0
 """
 
 from dataclasses import asdict, dataclass
@@ -17,107 +18,106 @@ class Settings:
     """Edit these, or give them as flags."""
 
     backbone: Literal[*BACKBONES] = "densenet169"  # of the run to evaluate
-    k_fold: int = 0  # the fold held out
+    k_fold: int | Literal["all"] = 0  # the fold held out; all: every fold there is, together
     version: str = "0"  # of the run
+    ensemble: tuple[str, ...] = ()  # further runs to take the mean with, each backbone:version
     eval_set: Literal["fold", "validation", "test"] = "fold"
-    """fold: the images this net did not train on; or a set whose truth lies in data/."""
-    limit: int | None = None  # score only the first N of them, in sorted order of the ids
+    """fold: the images these nets did not train on; or a set whose truth lies in data/."""
+    limit: int | None = None  # score only the first N (of each fold), in sorted order of the ids
     tta: bool = False  # mean over the 8 flips and quarter turns
-    smoothing: float = 1.0  # sigma of a Gaussian on the probability map, in pixels of a 224 px map
-    threshold: float = 0.5  # probability above which a pixel is lesion
-    fill_holes: bool = True  # lesions have no holes
-    component: Literal["largest", "all"] = "largest"  # connected parts that are kept
+    tuned: bool = False  # as seg_tune chose; not for the folds, on which it chose
+    smoothing: float | None = None
+    """Sigma of a Gaussian on the probability map, in pixels of a 224 px map; None: 1, or tuned."""
+    threshold: float | None = None  # probability above which is lesion; None: 0.5, or tuned
+    fill_holes: bool | None = None  # lesions have no holes; None: True, or tuned
+    component: Literal["largest", "all"] | None = None
+    """Connected parts that are kept; None: largest, or tuned."""
     batch_size: int = 32  # images per step
 
 
 def main(settings: Settings) -> dict[str, float]:
-    from concurrent.futures import ThreadPoolExecutor
-
     import numpy as np
-    import pandas as pd
-    from scipy.special import expit
-    from tqdm import tqdm
 
     from datasets import ISIC2018
-    from misc_utils import figures, run_folder, scoring
-    from misc_utils.postprocess import PostProcessing, lesion_mask
-    from misc_utils.prediction import logits_of, predict_logits
-    from models.trained import load_segmenter
+    from misc_utils import bootstrap, ensemble, eval_report, kept_logits, mask_scoring, tuned
+    from misc_utils.run_folder import check_same_data
 
-    # 1 run and images
-    run = run_folder.find_run(
-        paths.model_data_dir(), 1, settings.backbone, settings.version, settings.k_fold
+    # 1 runs and images
+    nets = ensemble.find_ensemble(
+        paths.model_data_dir(),
+        1,
+        settings.backbone,
+        settings.version,
+        settings.ensemble,
+        settings.k_fold,
     )
-    folds = run_folder.load_folds(run)
-    fold_only = settings.eval_set == "fold"
-    images_set = "training" if fold_only else settings.eval_set
-    images = ISIC2018.load_images(paths.data_dir(), 1, images_set, run.settings["image_size"])
-    truth_files = ISIC2018.list_truth_masks(paths.data_dir(), images_set, images.image_ids)
+    ensemble.check_alike(nets)
+    fold_only, views = settings.eval_set == "fold", 8 if settings.tta else 1
+    images_set, data_dir = "training" if fold_only else settings.eval_set, paths.data_dir()
+    sizes = sorted({run.settings["image_size"] for run in nets.runs})
+    images = {size: ISIC2018.load_images(data_dir, 1, images_set, size) for size in sizes}
+    some = images[sizes[0]]
+    truth_files = ISIC2018.list_truth_masks(data_dir, images_set, some.image_ids)
     if fold_only:
-        run_folder.check_same_data(run, images.fingerprint)
-        image_ids = run_folder.held_out_images(folds, run.k_fold)
-    else:
-        image_ids = sorted(images.image_ids)
-    image_ids = image_ids[: settings.limit]
-    run_folder.check_unseen(folds, run.k_fold, image_ids)
+        check_same_data(nets.runs[0], some.fingerprint)
+    parts = ensemble.images_to_score(nets, settings.eval_set, some.image_ids, settings.limit)
+    image_ids = sorted(image_id for part in parts.values() for image_id in part)
 
-    # 2 predict and score
-    rules = PostProcessing(
-        settings.smoothing, settings.threshold, settings.fill_holes, settings.component
+    # 2 predict what is not kept from before
+    def predict(run, image_ids):
+        command_line.import_keras()
+        from misc_utils.prediction import Net, logits_of, predict_logits
+        from models.trained import load_segmenter
+
+        model = logits_of(load_segmenter(run.settings, run.weights))
+        net = Net(model, images[run.settings["image_size"]])
+        return predict_logits([net], image_ids, settings.batch_size, views)
+
+    logits = kept_logits.gather_logits(nets, settings.eval_set, views, parts, predict)
+
+    # 3 score what is kept
+    chosen = tuned.load_for_eval(nets, views, settings.tuned, settings.eval_set)
+    weights = tuned.member_weights(nets, chosen)
+    rules = tuned.choose_rules(asdict(settings), chosen)
+    row = dict(zip(some.image_ids, range(len(some.image_ids)), strict=True))
+
+    def logits_of_image(image_id: str) -> np.ndarray:
+        return kept_logits.blend_logits(logits, weights, image_id)
+
+    def truth_of(image_id: str) -> np.ndarray:
+        height, width = some.heights[row[image_id]], some.widths[row[image_id]]
+        return ISIC2018.read_truth(truth_files[image_id], height, width) > 0
+
+    table = mask_scoring.score_maps(
+        image_ids, logits_of_image, truth_of, rules, f"{nets.name}: score"
     )
-    net = logits_of(load_segmenter(run.settings, run.weights))
+    fold_of = {image_id: k_fold for k_fold, part in parts.items() for image_id in part}
+    table.insert(0, "fold", [fold_of[image_id] for image_id in image_ids])
+    scores = bootstrap.mask_table(table, bootstrap.resample(image_ids))
+    means = scores["value"].to_dict()
 
-    def score(row: int, logits: np.ndarray) -> dict[str, float]:
-        height, width = images.heights[row], images.widths[row]
-        truth = ISIC2018.read_truth(truth_files[images.image_ids[row]], height, width)
-        return scoring.score_mask(truth > 0, to_mask(row, logits) > 0)
+    # 4 report
+    used = asdict(settings) | {"member_weights": weights} | asdict(rules)
+    intervals = {"intervals_95": {name: [low, high] for name, _, low, high in scores.itertuples()}}
+    ending = settings.eval_set + "_tta" * settings.tta
+    ensemble.write_scores(nets, ending, used, means | intervals, table)
+    originals = ISIC2018.list_originals(data_dir, 1, images_set)
 
-    def to_mask(row: int, logits: np.ndarray) -> np.ndarray:
-        probability = expit(logits[..., 0].astype(np.float32))
-        return lesion_mask(probability, images.heights[row], images.widths[row], rules)
+    def masks_of(image_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        truth = truth_of(image_id)
+        mask = mask_scoring.mask_of(logits_of_image(image_id), *truth.shape, rules)
+        return ISIC2018.read_original(originals[image_id]), truth, mask
 
-    scores: dict[str, dict] = {}
-    maps: dict[str, np.ndarray] = {}
-    rows, views = images.rows(image_ids), 8 if settings.tta else 1
-    progress = tqdm(total=len(rows), desc=run.name, unit="image")
-    with progress, ThreadPoolExecutor() as threads:
-        for some, logits in predict_logits([net], images.array, rows, settings.batch_size, views):
-            for row, result, logit in zip(
-                some, threads.map(score, some, logits), logits, strict=True
-            ):
-                scores[images.image_ids[row]] = result
-                maps[images.image_ids[row]] = logit.astype(np.float16)
-            progress.update(len(some))
-
-    # 3 report
-    table = pd.DataFrame.from_dict(scores, orient="index").rename_axis("image")
-    means = scoring.mean_scores(list(scores.values()))
-    run_folder.write_scores(run, settings.eval_set, asdict(settings), means, table)
-    ranked = table["jaccard"].sort_values().index.tolist()
-    shown = list(dict.fromkeys(ranked[:4] + middle(ranked, 4) + ranked[-4:]))
-    shown_rows = images.rows(shown)
-    sizes = [(images.heights[row], images.widths[row]) for row in shown_rows]
-    originals = ISIC2018.list_originals(paths.data_dir(), 1, images_set)
-    figures.draw_overlays(
-        run.file(f"overlays_{settings.eval_set}.png"),
-        [ISIC2018.read_original(originals[image_id]) for image_id in shown],
-        [ISIC2018.read_truth(truth_files[i], *size) for i, size in zip(shown, sizes, strict=True)],
-        [to_mask(row, maps[i]) for row, i in zip(shown_rows, shown, strict=True)],
-        [f"{image_id}  Jaccard {table.jaccard[image_id]:.2f}" for image_id in shown],
-    )
-    of = f"fold {run.k_fold}, held out" if fold_only else f"the {settings.eval_set} set"
-    print(f"{run.name} on {len(rows)} images ({of}), at original size; more in {run.folder}")
+    file = eval_report.write_segmentation(nets, settings.eval_set, used, scores, table, masks_of)
+    of = eval_report.described(nets, settings.eval_set, list(parts))
+    print(f"{nets.name} on {len(table)} images ({of}), at original size; report: {file}")
+    print(eval_report.scores_text(scores))
+    print(eval_report.folds_text(table, ("jaccard", "threshold_jaccard")), end="")
     print(
         f"mean jaccard: {means['jaccard']:.3f}, threshold jaccard: {means['threshold_jaccard']:.3f}"
     )
     return means
 
 
-def middle(ranked: list[str], count: int) -> list[str]:
-    """The `count` items around the median of a ranked list."""
-    start = max((len(ranked) - count) // 2, 0)
-    return ranked[start : start + count]
-
-
 if __name__ == "__main__":
-    command_line.run(main, Settings, __doc__)
+    command_line.run(main, Settings, __doc__, needs_keras=False)

@@ -22,96 +22,123 @@ class Settings:
     """crops: bounding box of the lesion, background black, and crops.csv; mask: 0/255 masks."""
     backbone: Literal[*BACKBONES] = "densenet169"  # of the runs that predict
     version: str = "0"  # of the runs
+    ensemble: tuple[str, ...] = ()  # further runs to take the mean with, each backbone:version
     task: Literal[1, 3] = 3  # whose images
     pred_set: Literal["training", "validation", "test"] = "training"  # which of them
     limit: int | None = None  # only N images: the first, or of known classes the first by share
     tta: bool = False  # mean over the 8 flips and quarter turns
     margin: float = 0.0  # added around the bounding box, as a share of its longer side
-    smoothing: float = 1.0  # sigma of a Gaussian on the probability map, in pixels of a 224 px map
-    threshold: float = 0.5  # probability above which a pixel is lesion
-    fill_holes: bool = True  # lesions have no holes
-    component: Literal["largest", "all"] = "largest"  # connected parts that are kept
+    edge: Literal["hard", "feather"] = "hard"
+    """Of crops. hard: black around the lesion; feather: a fade to black, in a folder of its own."""
+    edge_radius: float = 0.05  # feather: width of the fade, as a share of the lesion's longer side
+    format: Literal["png", "jpeg", "webp", "tiff"] = "png"
+    """Of crops; jpeg (quality 95, 4:4:4) is lossy, the others are not. Masks are PNG always."""
+    tuned: bool = True  # what seg_tune chose, where it has run, for the four that are None
+    smoothing: float | None = None
+    """Sigma of a Gaussian on the probability map, in pixels of a 224 px map; None: tuned, or 1."""
+    threshold: float | None = None  # probability above which is lesion; None: tuned, or 0.5
+    fill_holes: bool | None = None  # lesions have no holes; None: tuned, or True
+    component: Literal["largest", "all"] | None = None
+    """Connected parts that are kept; None: tuned, or largest."""
     batch_size: int = 32  # images per step
     overwrite: bool = False  # replace what other runs or settings made
 
 
 def main(settings: Settings) -> None:
     from concurrent.futures import ThreadPoolExecutor
+    from functools import cache
 
     import numpy as np
-    from scipy.special import expit
     from tqdm import tqdm
 
     from datasets import ISIC2018
-    from misc_utils import figures, prediction, run_folder, submission
-    from misc_utils.postprocess import PostProcessing, bounding_box, cut_lesion, lesion_mask
-    from models.trained import load_segmenter
+    from misc_utils import ensemble, figures, kept_logits, mask_scoring, submission, tuned
+    from misc_utils.postprocess import bounding_box, cut_lesion, radius_of_edge
+    from misc_utils.prediction import Net, logits_of
 
     # 1 runs and images
-    runs = run_folder.find_runs(paths.model_data_dir(), 1, settings.backbone, settings.version)
-    images = ISIC2018.load_images(
-        paths.data_dir(), settings.task, settings.pred_set, run_folder.same(runs, "image_size")
+    deciding = submission.deciding_settings(asdict(settings))
+    edge_radius = radius_of_edge(settings.edge, settings.edge_radius)
+    nets = ensemble.find_ensemble(
+        paths.model_data_dir(), 1, settings.backbone, settings.version, settings.ensemble
     )
-    files = ISIC2018.list_originals(paths.data_dir(), settings.task, settings.pred_set)
-    splits = {run.k_fold: run_folder.load_folds(run) for run in runs}
+    data_dir, submissions = paths.data_dir(), paths.submissions_dir()
+    images = {
+        size: ISIC2018.load_images(data_dir, settings.task, settings.pred_set, size)
+        for size in sorted({run.settings["image_size"] for run in nets.runs})
+    }
+    some = next(iter(images.values()))
+    row_of = {image_id: row for row, image_id in enumerate(some.image_ids)}
+    files = ISIC2018.list_originals(data_dir, settings.task, settings.pred_set)
     image_ids = ISIC2018.limited(
-        paths.data_dir(), settings.task, settings.pred_set, images.image_ids, settings.limit
+        data_dir, settings.task, settings.pred_set, some.image_ids, settings.limit
     )
-    groups, left_out = prediction.assign_nets(image_ids, splits)
-    print(run_folder.which_folds(runs))
+    groups, left_out = ensemble.assign_runs(nets, image_ids)
+    print(f"predicting with {ensemble.names_of(nets)}")
     if left_out:
         print(f"left out, as every net there is was trained on them: {len(left_out)} images")
 
-    # 2 where to
+    # 2 where to, and how
+    views = 8 if settings.tta else 1
+    content = tuned.load_tuned(nets, views) if settings.tuned else None
+    chosen = content["chosen"] if content else None
+    rules = tuned.choose_rules(asdict(settings), chosen)
+    weights = tuned.member_weights(nets, chosen)
+    if chosen:
+        print(f"tuned values: {tuned.tuned_file(nets, views)}; in force: {rules}")
     crops = settings.output == "crops"
-    made_by = prediction.provenance(asdict(settings), runs, groups)
-    names = submission.crop_folder if crops else submission.mask_folder
-    name = names(settings.task, settings.pred_set)
-    folder = submission.open_folder(paths.submissions_dir(), name, made_by, settings.overwrite)
-    rules = PostProcessing(
-        settings.smoothing, settings.threshold, settings.fill_holes, settings.component
+    used = deciding | {"tuned": chosen} | asdict(rules)
+    made_by = ensemble.provenance(used, nets, groups)
+    which = settings.task, settings.pred_set
+    name = (
+        submission.crop_folder(*which, settings.edge) if crops else submission.mask_folder(*which)
     )
+    folder = submission.open_folder(submissions, name, made_by, settings.overwrite)
 
-    def write(row: int, logits: np.ndarray) -> submission.CropRow:
-        image_id, height, width = images.image_ids[row], images.heights[row], images.widths[row]
-        mask = lesion_mask(expit(logits[..., 0]), height, width, rules)
-        box = bounding_box(mask, settings.margin)
+    def write(image_id: str, logits: np.ndarray) -> submission.CropRow:
+        height, width = (int(side[row_of[image_id]]) for side in (some.heights, some.widths))
+        mask = mask_scoring.mask_of(logits, height, width, rules)
+        box = bounding_box(mask, settings.margin, edge_radius)
         if crops:
             original = ISIC2018.read_original(files[image_id])
-            submission.write_crop(folder, image_id, cut_lesion(original, mask, box))
+            crop = cut_lesion(original, mask, box, edge_radius)
+            submission.write_crop(folder, image_id, crop, settings.format)
         else:
             submission.write_mask(folder, image_id, mask, height, width)
         place = (box.top, box.left, box.height, box.width)
         return submission.CropRow(image_id, *place, height, width, int(np.count_nonzero(mask)))
 
     # 3 predict and write
+    @cache
+    def net_of(run) -> Net:
+        from models.trained import load_segmenter
+
+        model = logits_of(load_segmenter(run.settings, run.weights))
+        return Net(model, images[run.settings["image_size"]])
+
+    own_set = settings.task == 1 and settings.pred_set == "training"
     table: list[submission.CropRow] = []
-    nets = {
-        run.k_fold: prediction.logits_of(load_segmenter(run.settings, run.weights)) for run in runs
-    }
-    views, total = 8 if settings.tta else 1, len(image_ids) - len(left_out)
+    total = len(image_ids) - len(left_out)
     with tqdm(total=total, desc=name, unit="image") as progress, ThreadPoolExecutor() as threads:
-        for k_folds, ids in groups.items():
-            some_nets, rows = [nets[k] for k in k_folds], images.rows(ids)
-            for some, logits in prediction.predict_logits(
-                some_nets, images.array, rows, settings.batch_size, views
-            ):
-                table += threads.map(write, some, logits)
-                progress.update(len(some))
+        for batch, logits in kept_logits.stream_logits(
+            nets, groups, weights, views, own_set, net_of, settings.batch_size
+        ):
+            table += threads.map(write, batch, logits)
+            progress.update(len(batch))
 
     # 4 report
     empty = sum(row.lesion_pixels == 0 for row in table)
     if crops:
         submission.write_crops_table(folder, table)
     summary = {"images": len(table), "left_out": len(left_out), "empty_masks": empty}
-    submission.close_folder(paths.submissions_dir(), name, made_by, summary)
+    submission.close_folder(submissions, name, made_by, summary)
     if empty:
         print(f"warning: no lesion found in {empty} images; their crop is the whole image")
     shown = sorted(row.image for row in table)[:12]
     sheet = folder.with_name(f"{name}_examples.png")
     if crops:
-        cut = [ISIC2018.read_original(folder / f"{image_id}.png") for image_id in shown]
-        figures.draw_crops(sheet, cut, shown)
+        cut = [submission.crop_file(folder, image_id, settings.format) for image_id in shown]
+        figures.draw_crops(sheet, [ISIC2018.read_original(file) for file in cut], shown)
     else:
         masks = [submission.read_mask(folder, image_id) for image_id in shown]
         pictures = [ISIC2018.read_original(files[image_id]) for image_id in shown]

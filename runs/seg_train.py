@@ -44,16 +44,18 @@ class Settings:
 
 
 def main(settings: Settings) -> None:
+    from functools import partial
+
     import keras
 
     from datasets import ISIC2018
     from datasets.batches import Batches
     from datasets.ISIC2018.folds import check_fold_numbers, limit_images, split_images
-    from misc_utils import environment, run_folder, training
+    from misc_utils import environment, kept_logits, prediction, run_folder, training
     from models.losses import segmentation_loss
     from models.metrics import segmentation_metrics
     from models.unet import build_segmenter
-    from models.weights import save_weights
+    from models.weights import load_weights, save_weights
 
     # 1 data
     k_folds = check_fold_numbers(settings.folds, settings.num_folds)
@@ -117,13 +119,22 @@ def main(settings: Settings) -> None:
             verbose=command_line.verbosity(),
         )
 
-        # 4 report
+        # 4 keep what the best weights say of the held-out images, and report
+        load_weights(model, run.weights)
+        net = prediction.Net(prediction.logits_of(model), images)
+        kept_logits.keep_logits(
+            run,
+            "fold",
+            1,
+            run_folder.held_out_images(folds, k_fold),
+            partial(prediction.predict_logits, [net], batch_size=settings.batch_size, views=1),
+        )
         print(
             f"{run.name}: best epoch {best['best_epoch'] + 1} of {settings.epochs}; at "
             f"{settings.image_size} px mean jaccard {best['val_jaccard']:.3f}, threshold jaccard "
             f"{best['val_threshold_jaccard']:.3f}; {run.folder}"
         )
-        del model, train, held_out
+        del model, net, train, held_out
     which = f"--backbone {settings.backbone} --version {settings.version} --k-fold {k_folds[0]}"
     print(f"next: python3 runs/seg_eval.py {which}")
 

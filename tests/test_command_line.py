@@ -19,9 +19,14 @@ SCRIPTS = [
     "runs/cls_train.py",
     "runs/cls_eval.py",
     "runs/cls_predict.py",
+    "runs/seg_tune.py",
+    "runs/cls_tune.py",
+    "runs/cls_views.py",
+    "runs/compare.py",
     "runs/demo.py",
     "datasets/ISIC2018/preprocess_data.py",
 ]
+POSITIONAL = {"output": "[{crops,mask}]", "which": "[[STR"}
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -48,8 +53,11 @@ def test_help_is_quick_and_explains_every_setting(script, tmp_path):
     for field in fields:
         flag = "--" + field.name.replace("_", "-")
         text = [option for option in options if re.match(rf"{flag}[ ,]", option)]
-        if field.name == "output":  # the positional argument
-            text = [option for option in options if option.startswith("[{crops,mask}]")]
+        if field.name in POSITIONAL:
+            start = POSITIONAL[field.name]
+            text = [option for option in options if option.startswith(start)]
+        if field.name == "train":  # the settings of another script, which is tested itself
+            text = [option for option in options if option.startswith("--train.backbone")]
         assert text, f"{flag} is not in the help of {script}"
         bare = re.sub(r"--\S+|\{[^}]*\}|\(default:[^)]*\)|[A-Z]{3,}|[^a-z]", "", text[0])
         assert len(bare) > 6, f"{flag} has no comment in {script}"

@@ -182,3 +182,56 @@ def test_no_display_is_needed():
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "False"
+
+
+def coloured(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """Places (n, 2) of the pixels that are near a colour, row before column."""
+    return np.argwhere(np.abs(picture.astype(int) - colour).max(axis=2) < 12)
+
+
+@pytest.mark.parametrize("size", [(300, 360), (2304, 3072), (2305, 3073)], ids=str)
+@pytest.mark.parametrize("kind", ["0 and 255", "0 and 1", "bool"])
+def test_outline_lies_along_the_mask(size, kind):
+    height, width = size
+    mask = lesion(*size)
+    mask = {"0 and 255": mask, "0 and 1": mask // 255, "bool": mask > 0}[kind]
+    small = figures.outline(picture(*size), mask, None)
+    assert small.dtype == np.uint8 and small.shape[1] == 360
+    yellow = coloured(small, figures.TRUTH_RGB)
+    scale = 360 / width
+    box = [height / 3, width / 4, 2 * height / 3, width / 2]
+    corners = [*yellow.min(axis=0), *yellow.max(axis=0)]
+    np.testing.assert_allclose(corners, np.multiply(box, scale), atol=2.5)
+    assert len(coloured(small, figures.PREDICTION_RGB)) == 0
+    assert len(coloured(small, (0, 0, 0))) > 50  # the halo
+    inside = small[int(height * scale / 2), int(width * scale * 3 / 8)]
+    assert inside.tolist() == [200, 200, 200]
+
+
+def test_prediction_is_dashed():
+    image, mask = picture(300, 360), lesion(300, 360)
+    solid = coloured(figures.outline(image, mask, None), figures.TRUTH_RGB)
+    dashed = coloured(figures.outline(image, None, mask), figures.PREDICTION_RGB)
+    assert 0.3 < len(dashed) / len(solid) < 0.9
+    both = figures.outline(image, mask, mask)
+    assert len(coloured(both, figures.TRUTH_RGB)) > 20 < len(coloured(both, figures.PREDICTION_RGB))
+
+
+def test_outline_leaves_its_input_as_it_was():
+    image, mask = picture(), lesion()
+    small = figures.outline(image, mask, mask)
+    assert (image == 200).all() and small.shape == image.shape and (small != 200).any()
+    assert (figures.outline(image, mask * 0, None) == 200).all()
+    assert figures.outline(picture(100, 200), None, None, longest=50).shape == (25, 50, 3)
+    with pytest.raises(ValueError, match=r"prediction .* differ in size"):
+        figures.outline(image, mask, mask[1:])
+
+
+def test_shrinking_keeps_the_mean_and_never_enlarges():
+    image = np.random.default_rng(0).integers(0, 255, (400, 600, 3), np.uint8)
+    small = figures.shrink(image, 150)  # halves of halves
+    assert small.shape == (100, 150, 3)
+    whole = image.reshape(100, 4, 150, 4, 3).mean(axis=(1, 3))
+    assert np.abs(small - whole).max() <= 1
+    assert figures.shrink(image, 600) is image
+    assert figures.shrink(image[:1], 60).shape == (1, 60, 3)

@@ -9,7 +9,9 @@ from misc_utils.postprocess import (
     bounding_box,
     cut_box,
     cut_lesion,
+    fade,
     lesion_mask,
+    radius_of_edge,
 )
 
 PLAIN = PostProcessing(smoothing=0, threshold=0.5, fill_holes=False, component="all")
@@ -315,3 +317,138 @@ def test_cut_lesion_of_an_empty_mask_is_the_whole_image():
 def test_cut_lesion_refuses_the_mask_of_another_size():
     with pytest.raises(ValueError, match="differ in size"):
         cut_lesion(picture(), np.zeros((30, 20), np.uint8), Box(0, 0, 5, 5))
+
+
+# soft edges
+
+
+def half_plane() -> tuple[np.ndarray, np.ndarray]:
+    """All 240; the lesion is the left 10 of 30 columns, all 20 rows: 20 is its longer side."""
+    return np.full((20, 30, 3), 240, np.uint8), rectangle(Box(0, 0, 20, 10))
+
+
+def test_the_fade_is_half_a_cosine_wave():
+    distance = np.array([0, 1, 2, 3, 4, 5, 99], np.float32)
+    values = [1, (2 + np.sqrt(2)) / 4, 0.5, (2 - np.sqrt(2)) / 4, 0, 0, 0]
+    weight = fade(distance, 4)
+    np.testing.assert_allclose(weight, values, atol=1e-6)
+    assert weight.dtype == np.float32 and weight[0] == 1 and not weight[4:].any()
+    many = fade(np.linspace(0, 40, 400), 37.3)
+    assert (np.diff(many) <= 0).all() and many.min() == 0 and many.max() == 1
+
+
+def test_a_straight_edge_fades_over_the_radius():
+    image, mask = half_plane()
+    box = bounding_box(mask, edge_radius=0.2)  # 4 pixels
+    assert box == Box(0, 0, 20, 14)
+    cut = cut_lesion(image, mask, box, 0.2)
+    # 240 times 1, .854, .5, .146 at 0, 1, 2, 3 pixels from the lesion; black at 4
+    row = [240] * 10 + [205, 120, 35, 0]
+    np.testing.assert_array_equal(cut, np.repeat(np.array([row] * 20)[..., None], 3, axis=2))
+    assert cut.dtype == np.uint8
+
+
+def test_the_fade_goes_by_the_straight_distance():
+    image, mask = np.full((21, 21, 3), 200, np.uint8), rectangle(Box(8, 8, 5, 5), 21, 21)
+    cut = cut_lesion(image, mask, Box(0, 0, 21, 21), 1.0)  # 5 pixels
+    assert cut[7, 7, 0] == round(100 + 100 * np.cos(np.pi * np.sqrt(2) / 5))
+    assert cut[4, 5, 0] == cut[4, 4 + 11, 0] == 0  # 3 to the side, 4 up: 5 away
+    assert cut[5, 5, 0] == round(100 + 100 * np.cos(np.pi * np.sqrt(18) / 5)) > 0
+    assert cut[8:13, 3].max() == 0 < cut[8:13, 4].min()
+
+
+def test_the_lesion_itself_stays_as_it_is():
+    image = picture()
+    mask = rectangle(Box(4, 6, 5, 8)) | rectangle(Box(12, 3, 2, 20))
+    before = image.copy(), mask.copy()
+    box = bounding_box(mask, edge_radius=0.3)
+    cut, part, lesion = (
+        cut_lesion(image, mask, box, 0.3),
+        cut_box(image, box),
+        cut_box(mask, box) > 0,
+    )
+    np.testing.assert_array_equal(cut[lesion], part[lesion])
+    assert (cut[~lesion] <= part[~lesion]).all() and (cut[~lesion] < part[~lesion]).mean() > 0.9
+    np.testing.assert_array_equal(image, before[0])
+    np.testing.assert_array_equal(mask, before[1])
+    for other in (mask > 0, mask // 255):
+        np.testing.assert_array_equal(cut_lesion(image, other, box, 0.3), cut)
+
+
+def test_radius_0_is_a_hard_edge():
+    image, mask = picture(), rectangle(Box(4, 6, 5, 8))
+    for margin in (0.0, 0.3):
+        box = bounding_box(mask, margin, edge_radius=0.0)
+        assert box == bounding_box(mask, margin)
+        hard = cut_lesion(image, mask, box)
+        np.testing.assert_array_equal(cut_lesion(image, mask, box, 0.0), hard)
+    assert (hard != cut_lesion(image, mask, box, 0.3)).any()
+
+
+def test_the_radius_means_the_same_at_every_size():
+    small, large = rectangle(Box(8, 8, 10, 6), 30, 30), rectangle(Box(32, 32, 40, 24), 120, 120)
+    widths = []
+    for mask in (small, large):
+        white = np.full((*mask.shape, 3), 255, np.uint8)
+        cut = cut_lesion(white, mask, Box(0, 0, *mask.shape), 0.5)
+        assert cut.shape == white.shape
+        outside = (cut[mask.shape[0] * 2 // 5, :, 0] > 0) & (mask[mask.shape[0] * 2 // 5] == 0)
+        widths.append(int(outside.sum()))
+    assert widths == [2 * 4, 2 * 19]  # less than 5 and 20 pixels away, on either side
+
+
+def test_the_radius_is_of_the_lesion_not_of_the_box():
+    image, mask = half_plane()
+    wide = cut_lesion(image, mask, Box(0, 0, 20, 30), 0.2)  # a box far longer than the lesion
+    assert wide[0, 9:16, 0].tolist() == [240, 205, 120, 35, 0, 0, 0]
+
+
+def test_the_box_is_wide_enough_for_the_fade():
+    mask = rectangle(Box(6, 8, 4, 10))
+    assert bounding_box(mask, 0.0, 0.3) == Box(3, 5, 10, 16)
+    assert bounding_box(mask, 0.1, 0.3) == Box(3, 5, 10, 16)  # the larger of the two, not the sum
+    assert bounding_box(mask, 0.3, 0.1) == Box(3, 5, 10, 16)
+    assert bounding_box(mask, 0.0, 1.0) == Box(0, 0, 20, 28)  # the image ends it
+    assert bounding_box(mask * 0, 0.0, 0.3) == Box(0, 0, 20, 30)
+    with pytest.raises(UserError, match="margin"):
+        bounding_box(mask, -0.1, 0.3)
+
+
+@pytest.mark.parametrize("radius", [0.05, 0.12, 0.249, 0.25, 0.251, 0.6])
+def test_no_fade_is_cut_by_the_box(radius):
+    mask = rectangle(Box(30, 30, 20, 10), 90, 90)
+    white = np.full((90, 90, 3), 255, np.uint8)
+    box = bounding_box(mask, edge_radius=radius)
+    everywhere = cut_lesion(white, mask, Box(0, 0, 90, 90), radius)
+    inside = everywhere[box.top : box.top + box.height, box.left : box.left + box.width]
+    np.testing.assert_array_equal(cut_lesion(white, mask, box, radius), inside)
+    assert inside.sum() == everywhere.sum()
+
+
+def test_a_soft_edge_of_an_empty_mask_is_the_whole_image():
+    image, empty = picture(), np.zeros((20, 30), np.uint8)
+    box = bounding_box(empty, edge_radius=0.2)
+    np.testing.assert_array_equal(cut_lesion(image, empty, box, 0.2), image)
+
+
+def test_a_full_mask_has_no_edge():
+    image, full = picture(), np.full((20, 30), 255, np.uint8)
+    np.testing.assert_array_equal(
+        cut_lesion(image, full, bounding_box(full, edge_radius=0.2), 0.2), image
+    )
+
+
+@pytest.mark.parametrize("radius", [-0.1, 1.01, float("nan"), float("inf")])
+def test_radii_refused(radius):
+    image, mask = half_plane()
+    for mask_or_empty in (mask, mask * 0):
+        with pytest.raises(UserError, match="edge_radius"):
+            cut_lesion(image, mask_or_empty, bounding_box(mask), radius)
+    with pytest.raises(UserError, match=f"0 to 1, not {radius}"):
+        radius_of_edge("feather", radius)
+    assert radius_of_edge("hard", radius) == 0
+
+
+def test_the_radius_in_force():
+    assert [radius_of_edge(edge, 0.1) for edge in ("hard", "feather")] == [0, 0.1]
+    assert radius_of_edge("feather", 0) == 0 and radius_of_edge("feather", 1) == 1

@@ -1,13 +1,22 @@
 import keras
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.special import log_softmax
 
 from misc_utils import prediction
 
-FOLDS = pd.DataFrame({"image": ["a", "b", "c", "d"], "fold": [0, 0, 1, 2]})
 IMAGES = np.random.default_rng(0).integers(0, 255, (7, 6, 6, 3), dtype=np.uint8)
+IDS = tuple("abcdefg")
+
+
+class Pictures:
+    """Stands in for a cache: one picture per letter."""
+
+    def __init__(self, array=IMAGES, image_ids=IDS):
+        self.array, self.image_ids = array, image_ids
+
+    def rows(self, image_ids):
+        return np.array([self.image_ids.index(image_id) for image_id in image_ids])
 
 
 class Scaled:
@@ -32,42 +41,66 @@ class Classes:
         return np.stack([corner, np.ones_like(corner)], axis=1)
 
 
+def predict(nets, image_ids, batch_size, views):
+    got = list(prediction.predict_logits(nets, image_ids, batch_size, views))
+    return [ids for ids, _ in got], np.concatenate([values for _, values in got])
+
+
 def test_maps_are_averaged_over_nets_and_turned_back():
-    nets = [Scaled(1.0), Scaled(3.0)]
+    scaled = [Scaled(1.0), Scaled(3.0)]
     for views in (1, 8):
-        got = list(prediction.predict_logits(nets, IMAGES, np.array([5, 0, 3]), 2, views))
-        assert [rows.tolist() for rows, _ in got] == [[5, 0], [3]]
-        logits = np.concatenate([values for _, values in got])
+        nets = [prediction.Net(net, Pictures()) for net in scaled]
+        ids, logits = predict(nets, ["f", "a", "d"], 2, views)
+        assert ids == [["f", "a"], ["d"]]
         assert logits.dtype == np.float32
         assert logits == pytest.approx(2.0 * IMAGES[[5, 0, 3], ..., :1])
-    assert set(nets[0].batches) == {2}  # the last batch is filled up: one shape, one compilation
+    assert set(scaled[0].batches) == {2}  # the last batch is filled up: one shape, one compilation
+
+
+def test_each_net_takes_its_own_pictures_and_weighs_as_told():
+    turned = Pictures(IMAGES[::-1], IDS[::-1])  # the same pictures in other rows
+    nets = [
+        prediction.Net(Scaled(1.0), Pictures(), weight=3.0),
+        prediction.Net(Scaled(5.0), turned, weight=1.0),
+    ]
+    _, logits = predict(nets, ["g", "b"], 4, 1)
+    assert logits == pytest.approx(2.0 * IMAGES[[6, 1], ..., :1])  # (3 * 1 + 1 * 5) / 4
+
+
+def test_maps_of_two_sizes_meet_at_the_larger():
+    flat = np.full((1, 6, 6, 3), 8, np.uint8)
+    large = np.full((1, 12, 12, 3), 4, np.uint8)
+    nets = [prediction.Net(Scaled(1.0), Pictures(part, ("a",))) for part in (flat, large)]
+    _, logits = predict(nets, ["a"], 1, 1)
+    assert logits.shape == (1, 12, 12, 1) and logits == pytest.approx(6.0)
 
 
 def test_classes_are_averaged_as_log_probabilities():
-    rows, nets = np.arange(7), [Classes(0.01), Classes(0.02)]
-    got = np.concatenate([v for _, v in prediction.predict_logits(nets, IMAGES, rows, 4, 1)])
-    each = [log_softmax(net.predict_on_batch(IMAGES), axis=1) for net in nets]
-    assert got == pytest.approx(np.mean(each, axis=0), abs=1e-6)
-    eight = np.concatenate([v for _, v in prediction.predict_logits(nets, IMAGES, rows, 4, 8)])
+    models = [Classes(0.01), Classes(0.02)]
+    nets = [prediction.Net(model, Pictures()) for model in models]
+    each = [log_softmax(model.predict_on_batch(IMAGES), axis=1) for model in models]
+    assert predict(nets, IDS, 4, 1)[1] == pytest.approx(np.mean(each, axis=0), abs=1e-6)
     turned = [
         np.rot90(flipped, k, (1, 2)) for k in range(4) for flipped in (IMAGES, IMAGES[:, ::-1])
     ]
-    each = [log_softmax(net.predict_on_batch(view), axis=1) for net in nets for view in turned]
-    assert eight == pytest.approx(np.mean(each, axis=0), abs=1e-5)
+    each = [
+        log_softmax(model.predict_on_batch(view), axis=1) for model in models for view in turned
+    ]
+    assert predict(nets, IDS, 4, 8)[1] == pytest.approx(np.mean(each, axis=0), abs=1e-5)
 
 
 def test_an_image_is_predicted_by_the_nets_that_never_saw_it():
-    splits = {0: FOLDS, 1: FOLDS}
-    groups, left_out = prediction.assign_nets(["a", "b", "c", "d", "new"], splits)
-    assert groups == {(0,): ["a", "b"], (1,): ["c"], (0, 1): ["new"]}
+    trained_on = {"k0": {"c", "d"}, "k1": {"a", "b", "d"}}
+    groups, left_out = prediction.assign_nets(["a", "b", "c", "d", "new"], trained_on)
+    assert groups == {("k0",): ["a", "b"], ("k1",): ["c"], ("k0", "k1"): ["new"]}
     assert left_out == ["d"]  # its fold was not trained, so both nets were trained on it
 
 
 def test_another_photograph_of_a_trained_lesion_counts_as_seen():
-    folds = FOLDS.assign(lesion=["L0", "L1", "L2", "L3"])
+    trained_on = {"k0": {"c", "L2"}, "k1": {"a", "L0"}}
     lesions = {"a2": "L0", "c2": "L2", "new": "L9"}
-    groups, left_out = prediction.assign_nets(["a2", "c2", "new"], {0: folds, 1: folds}, lesions)
-    assert groups == {(0,): ["a2"], (1,): ["c2"], (0, 1): ["new"]} and not left_out
+    groups, left_out = prediction.assign_nets(["a2", "c2", "new"], trained_on, lesions)
+    assert groups == {("k0",): ["a2"], ("k1",): ["c2"], ("k0", "k1"): ["new"]} and not left_out
 
 
 def test_nets_end_at_their_logits():

@@ -98,6 +98,24 @@ def test_a_leaking_split_is_refused_when_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_a_net_was_trained_on(tmp_path):
+    assert run_folder.trained_on(make_run(tmp_path)) == {"b", "d"}
+    folds = FOLDS.assign(lesion=["L", "M", "L", "N"])
+    run = run_folder.create_run(tmp_path, 3, 1, SETTINGS, folds, FACTS)
+    assert run_folder.trained_on(run) == {"a", "c", "L"}
+
+
+def test_fingerprints_of_splits_and_weights(tmp_path):
+    same = FOLDS.iloc[::-1]  # the order of the rows does not matter
+    assert run_folder.folds_fingerprint(same) == run_folder.folds_fingerprint(FOLDS)
+    for other in (FOLDS.assign(fold=[0, 1, 1, 0]), FOLDS.assign(label=1), FOLDS[:3]):
+        assert run_folder.folds_fingerprint(other) != run_folder.folds_fingerprint(FOLDS)
+    run = make_run(tmp_path)
+    before = run_folder.weights_hash(run)
+    run.weights.write_text("x")
+    assert len(before) == 64 and run_folder.weights_hash(run) != before
+
+
 def test_images_the_net_was_trained_on_are_not_scored():
     run_folder.check_unseen(FOLDS, 0, ["a", "c", "new"])
     with pytest.raises(UserError, match="no image to score"):
@@ -119,8 +137,6 @@ def test_other_data_and_other_crops_are_refused(tmp_path):
 def test_runs_that_predict_together_share_settings(tmp_path):
     runs = [make_run(tmp_path, 0), make_run(tmp_path, 1)]
     assert run_folder.same(runs, "image_size") == 64
-    assert run_folder.which_folds(runs) == "predicting with folds 0, 1"
-    assert run_folder.which_folds(runs[:1]) == "predicting with fold 0; not trained: 1"
     runs[1] = make_run(tmp_path, 1, image_size=96)
     with pytest.raises(UserError, match="task1_tiny_k1_v0: 96"):
         run_folder.same(runs, "image_size")

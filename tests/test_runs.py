@@ -38,6 +38,7 @@ def chain(tmp_path_factory, drawn_data):
         seg_train.main(seg_train.Settings(**SEG))
         for k in range(2):
             seg_eval.main(seg_eval.Settings("tiny", k_fold=k))
+        seg_eval.main(seg_eval.Settings("tiny", k_fold="all"))
         seg_predict.main(seg_predict.Settings(backbone="tiny"))
         seg_predict.main(seg_predict.Settings(backbone="tiny", pred_set="test"))
         seg_predict.main(seg_predict.Settings("mask", "tiny", task=1))
@@ -46,6 +47,7 @@ def chain(tmp_path_factory, drawn_data):
         cls_train.main(cls_train.Settings(**CLS))
         for k in range(2):
             cls_eval.main(cls_eval.Settings("tiny", k_fold=k))
+        cls_eval.main(cls_eval.Settings("tiny", k_fold="all"))
         cls_predict.main(cls_predict.Settings("tiny"))
         cls_predict.main(cls_predict.Settings("tiny", pred_set="training", tta=True))
     return root
@@ -178,10 +180,11 @@ def test_every_image_of_the_training_set_is_predicted_by_the_net_that_held_it_ou
     record = json.loads((chain / "submissions" / "task1_training.json").read_text())
     folds = run_folder.load_folds(run_folder.find_run(chain / "model_data", 1, "tiny", "0", 0))
     by_nets = record["made_by"]["images_by_nets"]
-    assert by_nets == {f"folds {k}": run_folder.held_out_images(folds, k) for k in range(2)}
+    names = [f"task1_tiny_k{k}_v0" for k in range(2)]
+    assert by_nets == {name: run_folder.held_out_images(folds, k) for k, name in enumerate(names)}
     on_task_3 = json.loads((chain / "submissions" / "task3_training_crops.json").read_text())
-    assert list(on_task_3["made_by"]["images_by_nets"]) == ["folds 0 1"]
-    assert set(record["made_by"]["weights"]) == {"task1_tiny_k0_v0", "task1_tiny_k1_v0"}
+    assert list(on_task_3["made_by"]["images_by_nets"]) == [" ".join(names)]
+    assert set(record["made_by"]["weights"]) == set(names)
 
 
 def test_the_submission_table_has_every_test_image(chain):
@@ -197,8 +200,6 @@ def test_figures_are_drawn(chain):
     drawn = {file.name for file in chain.rglob("*.png") if "segmentation" not in file.name}
     assert {
         "task1_tiny_k0_v0_history.png",
-        "task1_tiny_k0_v0_overlays_fold.png",
-        "task3_tiny_k0_v0_confusion_fold.png",
         "task3_training_crops_examples.png",
         "task1_test_examples.png",
     } <= drawn
@@ -277,7 +278,7 @@ def test_a_partly_trained_split_leaves_images_out(root, run_script):
     seg_train.main(seg_train.Settings(**SEG | {"epochs": 1, "limit": 16, "folds": (1,)}))
     flags = ("--backbone", "tiny", "--pred-set", "training", "--task", 1)
     code, out, _ = run_script(seg_predict, "mask", *flags)
-    assert code == 0 and "not trained: 0" in out and "left out" in out
+    assert code == 0 and "not trained: tiny:0 fold 0" in out and "left out" in out
     record = json.loads((root / "submissions" / "task1_training.json").read_text())
     total = len(list((root / "data" / "ISIC2018_Task1-2_Training_Input").glob("*.jpg")))
     assert record["summary"] == {"images": total - 8, "left_out": 8, "empty_masks": 0} or (
@@ -285,19 +286,55 @@ def test_a_partly_trained_split_leaves_images_out(root, run_script):
     )
 
 
-@pytest.mark.parametrize("lesion_view", ["whole", "box", "crop"])
+@pytest.mark.parametrize("lesion_view", ["whole", "box", "crop", "feather"])
 def test_each_view_trains_and_predicts(chain, tmp_path, monkeypatch, lesion_view):
     root = tmp_path / "root"
     shutil.copytree(chain, root)
     monkeypatch.setenv("ISIC_ROOT", str(root))
+    if lesion_view == "feather":
+        for images in ("training", "test"):
+            seg_predict.main(
+                seg_predict.Settings(
+                    backbone="tiny", pred_set=images, edge="feather", format="webp"
+                )
+            )
+            assert_fades(root / "submissions", f"task3_{images}_crops")
     version = f"0-{lesion_view}"
     settings = CLS | {"lesion_view": lesion_view, "version": version, "epochs": 1, "folds": (0,)}
     cls_train.main(cls_train.Settings(**settings))
     means = cls_eval.main(cls_eval.Settings("tiny", version=version))
     assert 0 <= means["balanced_accuracy"] <= 1
     cls_predict.main(cls_predict.Settings("tiny", version=version, overwrite=True))
-    expected = {"whole": "images", "box": "box", "crop": "crop"}[lesion_view]
-    assert (root / "data" / "cache" / f"task3_test_{expected}_64.npy").exists()
+    cached = "images" if lesion_view == "whole" else lesion_view
+    assert (root / "data" / "cache" / f"task3_test_{cached}_64.npy").exists()
+
+
+def assert_fades(submissions, name):
+    """Crops with a soft edge beside those with a hard one: the same lesions, and more around."""
+    hard, soft = submissions / name, submissions / f"{name}_feather"
+    settings = [
+        json.loads((submissions / f"{folder.name}.json").read_text())["made_by"]["settings"]
+        for folder in (hard, soft)
+    ]
+    assert [part.get("edge_radius") for part in settings] == [None, 0.05]
+    boxes = [pd.read_csv(folder / "crops.csv", index_col="image") for folder in (hard, soft)]
+    assert boxes[0].index.equals(boxes[1].index)
+    assert boxes[0]["lesion_pixels"].equals(boxes[1]["lesion_pixels"])
+    wider = 0
+    for image_id, old in boxes[0].iterrows():
+        new = boxes[1].loc[image_id]
+        cut, faded = (
+            np.asarray(Image.open(file)).astype(int)
+            for file in (hard / f"{image_id}.png", soft / f"{image_id}.webp")
+        )
+        assert faded.shape == (new["height"], new["width"], 3)
+        top, left = old["top"] - new["top"], old["left"] - new["left"]
+        same = faded[top : top + old["height"], left : left + old["width"]]
+        assert (same >= cut).all()  # black outside the lesion in one, something or black in both
+        lesion = cut.any(axis=2)
+        assert (same[lesion] == cut[lesion]).all()
+        wider += (faded > 0).sum() > (cut > 0).sum()
+    assert wider > len(boxes[0]) / 2
 
 
 def test_limits_agree_between_prediction_and_training(root):

@@ -1,15 +1,18 @@
 import json
 import logging
 import re
+import typing
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
 import pytest
+import seg_predict
 from isic_challenge_scoring.load_csv import parse_csv, validate_rows
 from isic_challenge_scoring.load_image import load_segmentation_image
 from isic_challenge_scoring.metrics import balanced_multiclass_accuracy
 from isic_challenge_scoring.segmentation import SegmentationScore
-from PIL import Image
+from PIL import Image, JpegImagePlugin
 
 from errors import UserError
 from misc_utils import provenance, submission
@@ -55,8 +58,9 @@ def write(folder, ids=IDS, values=None, expected=IDS, made_by=MADE_BY, overwrite
 def make_crops(folder, name="task3_test_crops", made_by=MADE_BY, rows=None):
     target = submission.open_folder(folder, name, made_by, False)
     rows = rows or [CropRow(image_id, 1, 2, 3, 4, 10, 20, 7) for image_id in IDS]
+    format = made_by["settings"].get("format", "png")
     for row in rows:
-        submission.write_crop(target, row.image, np.full((3, 4, 3), 9, np.uint8))
+        submission.write_crop(target, row.image, np.full((3, 4, 3), 9, np.uint8), format)
     submission.write_crops_table(target, rows)
     submission.close_folder(folder, name, made_by, {"images": len(rows)})
 
@@ -69,6 +73,9 @@ def test_names():
     assert submission.mask_folder(3, "training") == "task3_training_masks"
     assert submission.crop_folder(1, "validation") == "task1_validation_crops"
     assert submission.crop_folder(3, "test") == "task3_test_crops"
+    assert submission.crop_folder(3, "test", "hard") == "task3_test_crops"
+    assert submission.crop_folder(3, "test", "feather") == "task3_test_crops_feather"
+    assert submission.crop_folder(1, "training", "feather") == "task1_training_crops_feather"
     assert submission.class_file("test") == "task3_test_submission.csv"
 
 
@@ -269,11 +276,98 @@ def test_interrupted_writing_leaves_the_old_file_and_nothing_else(tmp_path, monk
 # crops
 
 
-def test_crop_is_written_without_loss(tmp_path):
-    crop = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    file = submission.write_crop(tmp_path, IDS[0], crop)
-    assert file == tmp_path / f"{IDS[0]}.png"
-    np.testing.assert_array_equal(np.asarray(Image.open(file)), crop)
+SETTINGS = {
+    "output": "crops",
+    "margin": 0.0,
+    "edge": "hard",
+    "edge_radius": 0.05,
+    "format": "png",
+    "task": 3,
+}
+
+
+def test_settings_that_change_nothing_are_left_out():
+    def left_out(**settings):
+        return sorted(SETTINGS.keys() - submission.deciding_settings(SETTINGS | settings).keys())
+
+    assert left_out() == left_out(format="jpeg") == ["edge_radius"]
+    assert left_out(edge="feather") == []
+    assert left_out(output="mask") == ["edge", "edge_radius", "format", "margin"]
+    feather = SETTINGS | {"edge": "feather", "edge_radius": 0.2}
+    assert submission.deciding_settings(feather) == feather
+
+
+def test_masks_have_no_other_format_and_no_soft_edge():
+    for name, value in (("format", "webp"), ("format", "jpeg"), ("edge", "feather")):
+        with pytest.raises(UserError, match=f"8-bit PNG.*--{name} {value} is for crops"):
+            submission.deciding_settings(SETTINGS | {"output": "mask", name: value})
+
+
+def test_the_script_offers_every_format_and_edge():
+    hints = typing.get_type_hints(seg_predict.Settings)
+    assert list(typing.get_args(hints["format"])) == list(submission.FORMATS)
+    assert list(typing.get_args(hints["edge"])) == list(submission.EDGES)
+
+
+def some_crop():
+    """Noise on a slope, beside black: hard to pack, and with an edge."""
+    crop = np.random.default_rng(0).integers(0, 60, (41, 57, 3), dtype=np.uint8)
+    crop += np.arange(0, 171, 3, dtype=np.uint8)[None, :, None]
+    crop[:, :20] = 0
+    return crop
+
+
+@pytest.mark.parametrize(
+    ("format", "ending", "kind"),
+    [("png", "png", "PNG"), ("webp", "webp", "WEBP"), ("tiff", "tiff", "TIFF")],
+)
+def test_crop_is_written_without_loss(tmp_path, format, ending, kind):
+    assert submission.FORMATS[format].lossless
+    for crop in (some_crop(), some_crop()[:1, :1]):
+        file = submission.write_crop(tmp_path, IDS[0], crop, format)
+        assert file == tmp_path / f"{IDS[0]}.{ending}"
+        assert file == submission.crop_file(tmp_path, IDS[0], format)
+        with Image.open(file) as picture:
+            assert picture.format == kind and picture.mode == "RGB"
+            np.testing.assert_array_equal(np.asarray(picture), crop)
+    if format == "tiff":
+        with Image.open(file) as picture:
+            assert picture.info["compression"] == "tiff_adobe_deflate"
+    assert files(tmp_path) == [file.name]
+
+
+def test_crop_as_jpeg_is_close_and_small(tmp_path):
+    smooth = np.zeros((64, 64, 3), np.uint8)
+    smooth[8:56, 8:56] = np.linspace((200, 90, 60), (120, 60, 80), 48)[:, None]
+    assert not submission.FORMATS["jpeg"].lossless
+    file = submission.write_crop(tmp_path, IDS[0], smooth, "jpeg")
+    assert file == tmp_path / f"{IDS[0]}.jpg"
+    with Image.open(file) as picture:
+        assert picture.format == "JPEG"
+        assert JpegImagePlugin.get_sampling(picture) == 0  # 4:4:4
+        # quality 95: a tenth of the steps of quality 50, whose first is 16
+        assert picture.quantization[0][0] == 2
+        error = np.abs(np.asarray(picture).astype(int) - smooth)
+    assert 0 < error.max() <= 12 and error.mean() < 1
+    noise = some_crop()
+    sizes = {
+        format: submission.write_crop(tmp_path, IDS[0], noise, format).stat().st_size
+        for format in submission.FORMATS
+    }
+    assert sizes["jpeg"] == min(sizes.values())
+
+
+def test_many_threads_write_every_format(tmp_path):
+    crops = [np.roll(some_crop(), k, axis=1) for k in range(24)]
+    for format in ("png", "webp", "tiff"):
+
+        def write_one(k, format=format):
+            return submission.write_crop(tmp_path, f"ISIC_{k}", crops[k], format)
+
+        with ThreadPoolExecutor(8) as threads:
+            written = list(threads.map(write_one, range(len(crops))))
+        for file, crop in zip(written, crops, strict=True):
+            np.testing.assert_array_equal(np.asarray(Image.open(file)), crop)
 
 
 @pytest.mark.parametrize(
@@ -316,6 +410,74 @@ def test_load_crops(tmp_path):
     assert crops.folder == tmp_path / "task3_test_crops"
     assert crops.table.index.tolist() == sorted(IDS)
     assert crops.table.loc[IDS[0]].tolist() == [1, 2, 3, 4, 10, 20, 7]
+
+
+@pytest.mark.parametrize(
+    ("format", "ending"), [("png", "png"), ("jpeg", "jpg"), ("webp", "webp"), ("tiff", "tiff")]
+)
+def test_crops_are_found_by_the_format_of_their_record(tmp_path, format, ending):
+    make_crops(tmp_path, made_by=changed(format=format))
+    folder = tmp_path / "task3_test_crops"
+    crops = submission.load_crops(tmp_path, "task3_test_crops")
+    assert crops.files == {image_id: folder / f"{image_id}.{ending}" for image_id in IDS}
+    assert all(file.exists() for file in crops.files.values())
+    crops.files[IDS[1]].rename(folder / f"{IDS[1]}.bmp")
+    with pytest.raises(UserError, match=f"no crop of 1: {IDS[1]}"):
+        submission.load_crops(tmp_path, "task3_test_crops")
+
+
+def test_crops_of_a_record_without_format_are_png(tmp_path):
+    assert "format" not in MADE_BY["settings"]
+    make_crops(tmp_path)
+    crops = submission.load_crops(tmp_path, "task3_test_crops")
+    assert {file.name for file in crops.files.values()} == {f"{i}.png" for i in IDS}
+
+
+def test_a_record_of_an_unknown_format_is_refused(tmp_path):
+    make_crops(tmp_path, made_by=changed(format="png"))
+    file = tmp_path / "task3_test_crops.json"
+    file.write_text(file.read_text().replace('"png"', '"bmp"'))
+    with pytest.raises(UserError, match=r"'bmp', expected png, jpeg, webp, tiff.*--overwrite"):
+        submission.load_crops(tmp_path, "task3_test_crops")
+
+
+def test_another_format_is_another_folder_content_but_lossless_ones_are_the_same_crops(tmp_path):
+    makers, prints = {}, {}
+    for format in (None, *submission.FORMATS):
+        made_by = MADE_BY if format is None else changed(format=format)
+        make_crops(tmp_path / str(format), made_by=made_by)
+        crops = submission.load_crops(tmp_path / str(format), "task3_test_crops")
+        makers[format], prints[format] = crops.maker, crops.fingerprint
+    for values in (makers, prints):
+        assert values[None] == values["png"] == values["webp"] == values["tiff"] != values["jpeg"]
+    with pytest.raises(UserError, match=r'settings\.format: "png" there, "webp" now'):
+        submission.open_folder(tmp_path / "png", "task3_test_crops", changed(format="webp"), False)
+
+
+def test_hard_and_soft_crops_live_side_by_side(tmp_path):
+    name = submission.crop_folder(3, "test", "feather")
+    make_crops(tmp_path, made_by=changed(edge="hard"))
+    with pytest.raises(UserError, match=r"feather is not there.*--pred-set test --edge feather"):
+        submission.load_view_crops(tmp_path, "test", "feather")
+    make_crops(tmp_path, name, changed(edge="feather", edge_radius=0.05, format="webp"))
+    soft = submission.load_view_crops(tmp_path, "test", "feather")
+    assert soft.folder == tmp_path / "task3_test_crops_feather"
+    assert {file.parent for file in soft.files.values()} == {soft.folder}
+    hard = submission.load_view_crops(tmp_path, "test", "crop")
+    assert hard.folder == tmp_path / "task3_test_crops"
+    assert hard.maker != soft.maker and hard.fingerprint != soft.fingerprint
+    (tmp_path / "task3_test_crops").rename(tmp_path / "gone")
+    with pytest.raises(UserError, match=r"crops is not there.*--pred-set test$"):
+        submission.load_view_crops(tmp_path, "test", "box")
+
+
+def test_the_radius_of_a_soft_edge_enters_the_maker(tmp_path):
+    makers = set()
+    for radius in (0.05, 0.2):
+        made_by = changed(edge="feather", edge_radius=radius)
+        make_crops(tmp_path / str(radius), "task3_test_crops_feather", made_by)
+        makers.add(submission.load_view_crops(tmp_path / str(radius), "test", "feather").maker)
+    assert len(makers) == 2
 
 
 def test_fingerprint_follows_boxes_and_maker(tmp_path):
@@ -372,8 +534,9 @@ def test_missing_or_unfinished_crops_name_the_command(tmp_path):
     assert "found image, top" in refused()
     (tmp_path / "task3_test_crops" / "crops.csv").unlink()
     assert "crops.csv is not there" in refused()
-    with pytest.raises(ValueError, match="not the name of a folder of crops"):
-        submission.load_crops(tmp_path, "task3_test_masks")
+    for name in ("task3_test_masks", "task3_test_crops_soft", "task3_test_feather"):
+        with pytest.raises(ValueError, match="not the name of a folder of crops"):
+            submission.load_crops(tmp_path, name)
 
 
 # classes

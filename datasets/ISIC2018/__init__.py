@@ -118,10 +118,11 @@ def load_view(
         data_dir: holds the released folders and the cache.
         images: the set.
         image_size: side of the rows in pixels.
-        lesion_view: `whole` image; `box`: bounding box of the lesion, background kept; `crop`: box
-            times mask, as it was written.
-        crops: for box and crop: what misc_utils.submission.load_crops gives (`folder` with the
-            PNGs, `table` of boxes indexed by image, `fingerprint` of what made them).
+        lesion_view: `whole` image; `box`: bounding box of the lesion, background kept; `crop` and
+            `feather`: box times mask with a hard or a soft edge, as it was written.
+        crops: for all but whole: what misc_utils.submission.load_view_crops gives (`folder`,
+            `table` of boxes indexed by image, `files` of the crops, `fingerprint` of what made
+            them).
         margin: box only: share of the box's longer side added around it.
         needed: image ids that must be there.
 
@@ -132,10 +133,11 @@ def load_view(
         return load_images(data_dir, 3, images, image_size)
     missing = sorted(set(needed) - set(crops.table.index))
     if missing:
+        edge = " --edge feather" if lesion_view == "feather" else ""
         raise UserError(
             f"{crops.folder / 'crops.csv'} lacks {listed(missing)}. Make the crops of all images: "
-            f"`python3 runs/seg_predict.py --task 3 --pred-set {images} --overwrite`, or name the "
-            f"same --limit as then."
+            f"`python3 runs/seg_predict.py --task 3 --pred-set {images}{edge} --overwrite`, or "
+            f"name the same --limit as then."
         )
     released = list_originals(data_dir, 3, images)
     sources = {
@@ -150,8 +152,8 @@ def load_view(
             image = cut_box(image, **boxes[image_id], margin=margin)
         return resize(image, image_size), height, width
 
-    if lesion_view == "crop":
-        sources = {image_id: crops.folder / f"{image_id}.png" for image_id in sources}
+    if lesion_view != "box":
+        sources = {image_id: crops.files[image_id] for image_id in sources}
     made_from = f"{crops.fingerprint} margin {margin if lesion_view == 'box' else 0}"
     return load_or_build(data_dir / "cache", name, sources, read, shape, made_from)
 

@@ -1,0 +1,201 @@
+"""Logits that were predicted once, kept with their run: scored, tuned on and averaged ever after.
+
+Enters: a run, the logits its net gives the images of a set. Leaves: `<run>_logits_<set>.npy`,
+float16 (N, S, S, 1) of masks or float32 (N, C) of classes, memory-mapped, and beside it a JSON file
+with the ids of the rows and what they depend on. The set `fold` is the run's held-out images.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+from tqdm import tqdm
+
+from errors import UserError
+from misc_utils import run_folder
+from misc_utils.ensemble import Ensemble, weights_of_runs
+from misc_utils.prediction import Net, mean_logits, predict_logits
+from misc_utils.run_folder import Run
+from misc_utils.whole_file import partial_file, write_text
+
+FORMAT = 1
+
+Logits = dict[str, np.ndarray]  # {image id: (S, S, 1) or (C,)}
+# image ids -> batches of ids with their logits, as prediction.predict_logits yields them
+Predict = Callable[[Sequence[str]], Iterable[tuple[Sequence[str], np.ndarray]]]
+
+
+def load_logits(run: Run, images: str, views: int, needed: Sequence[str]) -> Logits | None:
+    """What is kept of the set `images` with 1 or 8 views; None where it is not true any more.
+
+    That is: nothing is kept, an image of `needed` is not in it, or the weights have changed since.
+    """
+    array_file, record_file = _files(run, images, views)
+    try:
+        record = json.loads(record_file.read_text(encoding="utf-8"))
+        array = np.load(array_file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError):
+        return None
+    if record.get("format") != FORMAT or record["weights"] != run_folder.weights_hash(run):
+        return None
+    if len(record["image_ids"]) != len(array) or not set(needed) <= set(record["image_ids"]):
+        return None
+    return dict(zip(record["image_ids"], np.asarray(array), strict=True))
+
+
+def keep_logits(
+    run: Run, images: str, views: int, image_ids: Sequence[str], predict: Predict
+) -> Logits:
+    """Predict the images, keep their logits in the run's folder, and give them back."""
+    array_file, record_file = _files(run, images, views)
+    record_file.unlink(missing_ok=True)
+    kind = np.float16 if run.record["task"] == 1 else np.float32
+    array, order = None, []
+    with (
+        partial_file(array_file) as file,
+        tqdm(total=len(image_ids), desc=f"{run.name}: predict", unit="image") as progress,
+    ):
+        for some, logits in predict(image_ids):
+            if array is None:
+                shape = (len(image_ids), *logits.shape[1:])
+                array = np.lib.format.open_memmap(file, "w+", kind, shape)
+            array[len(order) : len(order) + len(some)] = logits
+            order += some
+            progress.update(len(some))
+        array.flush()
+        del array
+    record = {"format": FORMAT, "weights": run_folder.weights_hash(run), "image_ids": order}
+    write_text(record_file, json.dumps(record))
+    return load_logits(run, images, views, order)
+
+
+def load_or_predict(
+    run: Run, images: str, views: int, image_ids: Sequence[str], predict: Predict
+) -> Logits:
+    """The kept logits of the images; predicted, and kept, where they are not there."""
+    kept = load_logits(run, images, views, image_ids)
+    return keep_logits(run, images, views, image_ids, predict) if kept is None else kept
+
+
+def gather_logits(
+    ensemble: Ensemble,
+    images: str,
+    views: int,
+    parts: Mapping[int | None, Sequence[str]],
+    predict: Callable[[Run, Sequence[str]], Iterable] | None,
+) -> list[list[Logits]]:
+    """Of each member of an ensemble the logits of its folds, for blend_logits.
+
+    Args:
+        ensemble: whose.
+        images: the set; of `fold` each run gives what it held out.
+        views: 1 or 8.
+        parts: from ensemble.images_to_score.
+        predict: Predict for a run, asked for what is not kept; None: that is an error.
+
+    Raises:
+        UserError without `predict`, naming the command that makes what is not kept.
+    """
+    members: list[list[Logits]] = []
+    for member in ensemble.members:
+        members.append([])
+        for run in member:
+            part = parts.get(run.k_fold if images == "fold" else None)
+            if part is None:
+                continue  # a fold that other members lack
+            kept = load_logits(run, images, views, part)
+            if kept is None and predict is None:
+                raise UserError(_not_kept(run, views))
+            if kept is None:
+                kept = keep_logits(run, images, views, part, partial(predict, run))
+            members[-1].append(kept)
+    return members
+
+
+def stream_logits(
+    ensemble: Ensemble,
+    groups: Mapping[tuple[str, ...], Sequence[str]],
+    weights: Sequence[float],
+    views: int,
+    own_set: bool,
+    net_of: Callable[[Run], Net],
+    batch_size: int,
+) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Blended logits of images, batch by batch, each by the runs that may predict it.
+
+    Args:
+        ensemble: whose runs predict.
+        groups: {names of runs: image ids}, from ensemble.assign_runs.
+        weights: of the members.
+        views: 1 or 8.
+        own_set: the images are those the runs were trained and held out from: what a run held out
+            is read from what is kept, and kept if it was not.
+        net_of: loads the net of a run; asked only for runs that must predict.
+        batch_size: images per step.
+    """
+    runs = {run.name: run for run in ensemble.runs}
+    held_out = {
+        name: set(run_folder.held_out_images(run_folder.load_folds(run), run.k_fold))
+        for name, run in runs.items()
+    }
+    for names, image_ids in groups.items():
+        shares = weights_of_runs(ensemble, names, weights)
+        by_all = set.intersection(*(held_out[name] for name in names)) if own_set else set()
+        stored = [image_id for image_id in image_ids if image_id in by_all]
+        fresh = [image_id for image_id in image_ids if image_id not in by_all]
+        if stored:
+
+            def predict(some, name: str) -> Iterator:
+                return predict_logits([net_of(runs[name])], some, batch_size, views)
+
+            kept = [
+                load_or_predict(runs[name], "fold", views, stored, partial(predict, name=name))
+                for name in names
+            ]
+            for start in range(0, len(stored), batch_size):
+                some = stored[start : start + batch_size]
+                parts = [np.stack([logits[i] for i in some]) for logits in kept]
+                yield some, mean_logits(parts, [shares[name] for name in names])
+        if fresh:
+            nets = [replace(net_of(runs[name]), weight=shares[name]) for name in names]
+            yield from predict_logits(nets, fresh, batch_size, views)
+
+
+def blend_logits(
+    members: Sequence[Sequence[Logits]], weights: Sequence[float], image_id: str
+) -> np.ndarray:
+    """Mean logits of one image, float32 (S, S, 1) or (C,).
+
+    Args:
+        members: of each training the logits of its folds; the mean is taken over those that hold
+            the image (held-out sets: one fold does).
+        weights: of the trainings.
+        image_id: which image.
+    """
+    means = []
+    for folds in members:
+        there = [logits[image_id][None] for logits in folds if image_id in logits]
+        means.append(mean_logits(there, [1.0] * len(there)))
+    return mean_logits(means, weights)[0]
+
+
+def stack_logits(members: Sequence[Sequence[Logits]], image_ids: Sequence[str]) -> np.ndarray:
+    """Log-probabilities float64 (M, N, C) of M members, N images and C classes."""
+    each = [[blend_logits([folds], [1.0], image_id) for image_id in image_ids] for folds in members]
+    return np.asarray(each, dtype=np.float64)
+
+
+def _not_kept(run: Run, views: int) -> str:
+    script = "seg_eval.py" if run.record["task"] == 1 else "cls_eval.py"
+    return (
+        f"{run.folder}: the held-out predictions of these weights are not there. Make them: "
+        f"python3 runs/{script} --backbone {run.settings['backbone']} --version "
+        f"{run.settings['version']} --k-fold {run.k_fold}{' --tta' * (views == 8)}"
+    )
+
+
+def _files(run: Run, images: str, views: int):
+    ending = f"logits_{images}{'_tta' if views == 8 else ''}"
+    return run.file(f"{ending}.npy"), run.file(f"{ending}.json")

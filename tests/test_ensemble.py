@@ -1,0 +1,159 @@
+import json
+
+import pandas as pd
+import pytest
+
+from errors import UserError
+from misc_utils import ensemble, run_folder
+
+FOLDS = pd.DataFrame({"image": list("abcdef"), "fold": [0, 0, 1, 1, 2, 2]})
+SETTINGS = {"num_folds": 3, "image_size": 64}
+
+
+def make_run(
+    model_data, backbone, k_fold, version="0", folds=FOLDS, data="data1", task=1, **settings
+):
+    named = SETTINGS | {"backbone": backbone, "version": version} | settings
+    facts = {"data_fingerprint": data, "truth_fingerprint": "truth"}
+    run = run_folder.create_run(model_data, task, k_fold, named, folds, facts)
+    run.weights.write_text(run.name)
+    return run
+
+
+@pytest.fixture
+def two_trainings(tmp_path):
+    for k in range(3):
+        make_run(tmp_path, "vgg16", k)
+    for k in range(2):
+        make_run(tmp_path, "tiny", k, version="a")
+    return tmp_path
+
+
+def test_folders_and_labels(two_trainings):
+    find = ensemble.find_ensemble
+    assert find(two_trainings, 1, "vgg16", "0", k_fold=1).folder.name == "task1_vgg16_k1_v0"
+    assert find(two_trainings, 1, "vgg16", "0").name == "task1_vgg16_v0"
+    nets = find(two_trainings, 1, "vgg16", "0", ["tiny:a"])
+    assert nets.name == "task1_tiny_va+vgg16_v0" and nets.labels == ["tiny:a", "vgg16:0"]
+    assert nets.name == find(two_trainings, 1, "tiny", "a", ["vgg16:0"]).name  # in any order
+    assert len(nets.runs) == 5 and nets.file("x.json").name == f"{nets.name}_x.json"
+    both = find(two_trainings, 1, "vgg16", "0", ["tiny:a"], k_fold=0)
+    assert both.name == "task1_tiny_k0_va+vgg16_k0_v0"
+    assert [run.name for run in both.runs] == ["task1_tiny_k0_va", "task1_vgg16_k0_v0"]
+
+
+def test_long_names_are_cut_but_stay_apart(tmp_path):
+    versions = [f"{'x' * 40}{k}" for k in range(4)]
+    for version in versions:
+        make_run(tmp_path, "vgg16", 0, version=version)
+    more = [f"vgg16:{version}" for version in versions]
+    names = {
+        ensemble.find_ensemble(tmp_path, 1, "vgg16", versions[0], [*more[1:3]]).name,
+        ensemble.find_ensemble(tmp_path, 1, "vgg16", versions[0], [more[1], more[3]]).name,
+    }
+    assert len(names) == 2 and all(len(name) <= ensemble.LONGEST_NAME for name in names)
+
+
+@pytest.mark.parametrize("text", ["vgg16", "vgg16:", ":0", "vgg16:0:1"])
+def test_a_run_is_named_with_a_colon(two_trainings, text):
+    with pytest.raises(UserError, match="backbone:version"):
+        ensemble.find_ensemble(two_trainings, 1, "tiny", "a", [text])
+
+
+def test_the_same_twice_is_refused(two_trainings):
+    with pytest.raises(UserError, match="twice"):
+        ensemble.find_ensemble(two_trainings, 1, "vgg16", "0", ["vgg16:0"])
+
+
+def test_other_folds_are_refused_with_both_fingerprints(two_trainings):
+    other = FOLDS.assign(fold=[0, 1, 1, 0, 2, 2])
+    run = make_run(two_trainings, "vgg19", 0, folds=other)
+    nets = ensemble.find_ensemble(two_trainings, 1, "vgg16", "0", ["vgg19:0"])
+    prints = [run_folder.folds_fingerprint(folds)[:12] for folds in (FOLDS, other)]
+    with pytest.raises(UserError, match="different folds") as error:
+        ensemble.check_alike(nets)
+    assert prints[0] != prints[1] and all(one in str(error.value) for one in prints)
+    assert run.name in str(error.value)
+
+
+def test_other_data_or_truth_are_refused_with_both_fingerprints(two_trainings):
+    make_run(two_trainings, "vgg19", 0, data="data2")
+    nets = ensemble.find_ensemble(two_trainings, 1, "vgg16", "0", ["vgg19:0"])
+    with pytest.raises(UserError, match=r"different data.*data1.*data2"):
+        ensemble.check_alike(nets)
+    run = make_run(two_trainings, "vgg19", 0)
+    record = run.record | {"truth_fingerprint": "other"}
+    (run.folder / "settings.json").write_text(json.dumps(record))
+    nets = ensemble.find_ensemble(two_trainings, 1, "vgg16", "0", ["vgg19:0"])
+    with pytest.raises(UserError, match=r"different truth.*truth.*other"):
+        ensemble.check_alike(nets)
+
+
+def test_other_views_of_the_same_lesions_may_be_blended(tmp_path):
+    folds = FOLDS.assign(lesion=list("ABCDEF"), label=[0, 1, 2, 3, 4, 5])
+    make_run(tmp_path, "vgg16", 0, "w", folds, "whole", 3, lesion_view="whole")
+    make_run(tmp_path, "vgg16", 0, "c", folds, "crops", 3, lesion_view="crop")
+    ensemble.check_alike(ensemble.find_ensemble(tmp_path, 3, "vgg16", "w", ["vgg16:c"]))
+    make_run(tmp_path, "vgg16", 0, "d", folds, "other crops", 3, lesion_view="crop")
+    with pytest.raises(UserError, match="different data"):
+        ensemble.check_alike(ensemble.find_ensemble(tmp_path, 3, "vgg16", "c", ["vgg16:d"]))
+    relabelled = folds.assign(label=[1, 1, 2, 3, 4, 5])
+    make_run(tmp_path, "vgg16", 0, "r", relabelled, "whole", 3, lesion_view="whole")
+    with pytest.raises(UserError, match="different folds"):
+        ensemble.check_alike(ensemble.find_ensemble(tmp_path, 3, "vgg16", "w", ["vgg16:r"]))
+
+
+def test_scored_are_the_images_that_every_member_held_out(two_trainings):
+    nets = ensemble.find_ensemble(two_trainings, 1, "vgg16", "0", ["tiny:a"])
+    parts = ensemble.images_to_score(nets, "fold", list("abcdef"))
+    assert parts == {0: ["a", "b"], 1: ["c", "d"]}
+    assert ensemble.missing_folds(nets) == "; not trained: tiny:a fold 2"
+    assert ensemble.images_to_score(nets, "fold", list("abcdef"), 1) == {0: ["a"], 1: ["c"]}
+    assert ensemble.images_to_score(nets, "test", ["z", "y"]) == {None: ["y", "z"]}
+    with pytest.raises(UserError, match="trained on 1 of the images to score, such as e"):
+        ensemble.images_to_score(nets, "test", ["e", "y"])
+
+
+def test_no_common_fold(tmp_path):
+    make_run(tmp_path, "vgg16", 0)
+    make_run(tmp_path, "tiny", 1)
+    nets = ensemble.find_ensemble(tmp_path, 1, "vgg16", "0", ["tiny:0"])
+    with pytest.raises(UserError, match="no fold was trained for all"):
+        ensemble.common_folds(nets)
+
+
+def test_runs_are_assigned_and_weighed(two_trainings):
+    nets = ensemble.find_ensemble(two_trainings, 1, "vgg16", "0", ["tiny:a"])
+    groups, left_out = ensemble.assign_runs(nets, ["a", "c", "e", "new"])
+    tiny, vgg = (
+        [f"task1_tiny_k{k}_va" for k in range(2)],
+        [f"task1_vgg16_k{k}_v0" for k in range(3)],
+    )
+    assert groups == {
+        (tiny[0], vgg[0]): ["a"],
+        (tiny[1], vgg[1]): ["c"],
+        (*tiny, *vgg): ["new"],
+    }
+    assert left_out == ["e"]  # tiny's net that held it out was not trained
+    shares = ensemble.weights_of_runs(nets, [*tiny, *vgg], [1.0, 3.0])
+    assert shares == pytest.approx(
+        {tiny[0]: 0.5, tiny[1]: 0.5, vgg[0]: 1.0, vgg[1]: 1.0, vgg[2]: 1.0}
+    )
+
+
+def test_scores_are_written_where_the_ensemble_lives(two_trainings):
+    nets = ensemble.find_ensemble(two_trainings, 1, "vgg16", "0", ["tiny:a"])
+    table = pd.DataFrame({"jaccard": [0.5, 0.7]}, index=pd.Index(["b", "a"], name="image"))
+    ensemble.write_scores(nets, "fold", {"tta": False}, {"jaccard": 0.6}, table)
+    content = json.loads(nets.file("scores_fold.json").read_text())
+    assert content["jaccard"] == 0.6 and content["images"] == 2 and len(content["weights"]) == 5
+    assert pd.read_csv(nets.file("scores_fold.csv"))["image"].tolist() == ["a", "b"]
+    assert len(run_folder.list_runs(two_trainings, 1)) == 5  # its folder is no run
+    read, rows = ensemble.read_scores(nets, "fold")
+    assert read == content and rows["jaccard"].to_dict() == {"a": 0.7, "b": 0.5}
+    command = r"seg_eval\.py --backbone tiny --version a --k-fold all"
+    with pytest.raises(UserError, match=f"no scores.*{command} --tta --ensemble vgg16:0"):
+        ensemble.read_scores(nets, "fold_tta")
+    nets.runs[0].weights.write_text("trained anew")
+    with pytest.raises(UserError, match=f"other folds or weights.*{command}"):
+        ensemble.read_scores(nets, "fold")

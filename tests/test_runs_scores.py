@@ -1,0 +1,245 @@
+"""Kept predictions, ensembles, tuning, reports, comparisons: the real scripts on drawn lesions."""
+
+import json
+import re
+import shutil
+
+import cls_eval
+import cls_predict
+import cls_train
+import cls_tune
+import cls_views
+import compare
+import numpy as np
+import pandas as pd
+import pytest
+import seg_eval
+import seg_predict
+import seg_train
+import seg_tune
+from PIL import Image
+
+from errors import UserError
+from misc_utils import ensemble, run_folder
+
+TINY = {"backbone": "tiny", "weights": "none", "image_size": 64, "batch_size": 8, "workers": 2}
+SEG = TINY | {"num_folds": 2, "epochs": 3, "learning_rate": 5e-3}
+CLS = TINY | {"num_folds": 2, "epochs": 1, "learning_rate": 5e-3, "lesion_view": "whole"}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, drawn_data):
+    """A root with two trainings of both tasks, of two folds each; copy it before changing it."""
+    root = tmp_path_factory.mktemp("trained")
+    shutil.copytree(drawn_data, root / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISIC_ROOT", str(root))
+        seg_train.main(seg_train.Settings(**SEG))
+        seg_train.main(seg_train.Settings(**SEG | {"version": "b", "image_size": 32}))
+        cls_train.main(cls_train.Settings(**CLS))
+        cls_train.main(cls_train.Settings(**CLS | {"version": "b", "image_size": 32}))
+    return root
+
+
+@pytest.fixture
+def root(trained, tmp_path, monkeypatch):
+    """A copy of it, named by ISIC_ROOT."""
+    shutil.copytree(trained, tmp_path / "root")
+    monkeypatch.setenv("ISIC_ROOT", str(tmp_path / "root"))
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def no_nets(monkeypatch):
+    """Whoever loads a net now fails: all there is to read was predicted before."""
+    import models.trained
+
+    def refuse(*_):
+        raise AssertionError("a net was loaded")
+
+    monkeypatch.setattr(models.trained, "load_segmenter", refuse)
+    monkeypatch.setattr(models.trained, "load_classifier", refuse)
+
+
+def test_training_keeps_what_is_scored_afterwards(root, no_nets):
+    for script in (seg_eval, cls_eval):
+        for k_fold in (0, 1, "all"):
+            script.main(script.Settings("tiny", k_fold=k_fold))
+    with pytest.raises(AssertionError, match="net was loaded"):
+        seg_eval.main(seg_eval.Settings("tiny", tta=True))
+
+
+def test_all_folds_together_are_the_mean_of_their_images(root):
+    means = [seg_eval.main(seg_eval.Settings("tiny", k_fold=k)) for k in range(2)]
+    every = seg_eval.main(seg_eval.Settings("tiny", k_fold="all"))
+    sizes = [
+        json.loads(file.read_text())["images"]
+        for file in sorted((root / "model_data").glob("task1_tiny_k?_v0/*_scores_fold.json"))
+    ]
+    for measure in ("jaccard", "threshold_jaccard", "dice", "accuracy", "sensitivity"):
+        pooled = np.average([mean[measure] for mean in means], weights=sizes)
+        assert every[measure] == pytest.approx(pooled)
+    folder = root / "model_data" / "task1_tiny_v0"
+    scores = json.loads((folder / "task1_tiny_v0_scores_fold.json").read_text())
+    low, high = scores["intervals_95"]["jaccard"]
+    assert low < scores["jaccard"] < high
+    assert (folder / "task1_tiny_v0_report_fold.html").exists()
+
+
+def test_masks_of_the_training_set_are_those_that_were_scored(root, no_nets):
+    """seg_predict writes what seg_eval scored: each image by the net that held it out."""
+    seg_eval.main(seg_eval.Settings("tiny", k_fold="all"))
+    seg_predict.main(seg_predict.Settings("mask", "tiny", task=1, pred_set="training"))
+    table = ensemble.read_scores(
+        ensemble.find_ensemble(root / "model_data", 1, "tiny", "0"), "fold"
+    )[1]
+    for image_id, row in table.iterrows():
+        name = f"{image_id}_segmentation.png"
+        masks = [
+            np.asarray(Image.open(folder / name)) > 128
+            for folder in (
+                root / "data" / "ISIC2018_Task1_Training_GroundTruth",
+                root / "submissions" / "task1_training",
+            )
+        ]
+        jaccard = (masks[0] & masks[1]).sum() / (masks[0] | masks[1]).sum()
+        assert row["jaccard"] == pytest.approx(jaccard)
+
+
+def test_ensembles_of_two_sizes(root, run_script):
+    """Evaluated, tuned and used for prediction; their values hold for their weights alone."""
+    both = ("--backbone", "tiny", "--ensemble", "tiny:b")
+    code, out, _ = run_script(seg_eval, *both, "--k-fold", "all")
+    assert code == 0 and "task1_tiny_v0+tiny_vb on 28 images (folds 0, 1, held out)" in out
+    assert re.search(r"^fold 1: jaccard 0\.\d{3}", out, re.M)
+    code, out, _ = run_script(seg_tune, *both)
+    assert code == 0 and "weight of tiny:b" in out and "tuned on other folds" in out
+    file = root / "model_data/task1_tiny_v0+tiny_vb/task1_tiny_v0+tiny_vb_tuned.json"
+    content = json.loads(file.read_text())
+    worth = {name: rows["threshold_jaccard"]["value"] for name, rows in content["worth"].items()}
+    assert worth["tuned on the same"] >= worth["not tuned"] - 0.02
+    assert sum(content["chosen"]["member_weights"]) == pytest.approx(1)
+
+    code, out, _ = run_script(seg_eval, *both, "--k-fold", "all")
+    report = file.with_name("task1_tiny_v0+tiny_vb_report_fold.html").read_text()
+    assert code == 0 and "tuned on other folds" in report
+    code, _, err = run_script(seg_eval, *both, "--k-fold", "all", "--tuned")
+    assert code == 1 and "too high" in err
+    code, out, _ = run_script(seg_eval, *both, "--k-fold", "all", "--eval-set", "test", "--tuned")
+    assert code == 0 and "the test set" in out
+
+    flags = ("mask", *both, "--task", 1, "--pred-set", "test")
+    code, out, _ = run_script(seg_predict, *flags)
+    assert code == 0 and "tuned values" in out
+    record = json.loads((root / "submissions" / "task1_test.json").read_text())
+    assert record["made_by"]["settings"]["tuned"] == content["chosen"]
+    code, _, err = run_script(seg_predict, *flags, "--no-tuned")
+    assert code == 1 and "something different" in err
+    weights = run_folder.find_run(root / "model_data", 1, "tiny", "b", 1).weights
+    shutil.copy(run_folder.find_run(root / "model_data", 1, "tiny", "b", 0).weights, weights)
+    code, _, err = run_script(seg_predict, *flags, "--overwrite")
+    assert code == 1 and "seg_tune.py again" in err
+
+
+def test_one_fold_alone_is_tuned_in_parts(root, run_script):
+    shutil.rmtree(root / "model_data" / "task1_tiny_k1_v0")
+    code, out, _ = run_script(seg_tune, "--backbone", "tiny")
+    assert code == 0 and "one fold alone: cut into five parts" in out
+
+
+def test_classes_tuned_and_predicted(root, run_script):
+    both = ("--backbone", "tiny", "--ensemble", "tiny:b")
+    code, out, _ = run_script(cls_eval, *both, "--k-fold", "all")
+    assert code == 0 and "with a temperature fitted on other folds" in out
+    assert re.search(r"^balanced accuracy +0\.\d{3} +0\.\d{3} to 0\.\d{3}$", out, re.M)
+    code, out, _ = run_script(cls_tune, *both, "--decision-weights")
+    assert code == 0 and "temperature: " in out and "decision weights: MEL" in out
+    code, out, _ = run_script(cls_predict, *both)
+    assert code == 0 and "as tuned" in out
+    submissions = root / "submissions"
+    table = pd.read_csv(submissions / "task3_test_submission.csv").set_index("image")
+    as_json = json.loads((submissions / "task3_test_classes.json").read_text())
+    assert [row["image"] for row in as_json["images"]] == table.index.tolist()
+    for row in as_json["images"]:
+        assert row["probability"] == pytest.approx(table.loc[row["image"]].to_dict())
+        assert row["class"] == table.loc[row["image"]].idxmax()
+    assert table.sum(axis=1).to_numpy() == pytest.approx(1)
+    page = (submissions / "task3_test_browse" / "index.html").read_text()
+    assert all(image_id in page for image_id in table.index)
+    plain = ("--no-tuned", "--overwrite", "--no-browse")
+    assert run_script(cls_predict, *both, *plain)[0] == 0
+    untuned = pd.read_csv(submissions / "task3_test_submission.csv").set_index("image")
+    assert not np.allclose(untuned, table)
+
+
+def test_out_of_fold_classes_are_those_that_were_scored(root, no_nets):
+    cls_eval.main(cls_eval.Settings("tiny", k_fold="all"))
+    cls_predict.main(cls_predict.Settings("tiny", pred_set="training", browse=False))
+    nets = ensemble.find_ensemble(root / "model_data", 3, "tiny", "0")
+    scored = ensemble.read_scores(nets, "fold")[1]
+    table = pd.read_csv(root / "submissions" / "task3_training_submission.csv").set_index("image")
+    assert table.to_numpy() == pytest.approx(scored.loc[table.index, table.columns].to_numpy())
+
+
+@pytest.mark.parametrize("task", [1, 3])
+def test_trainings_are_compared_on_the_same_images(root, run_script, task):
+    script = seg_eval if task == 1 else cls_eval
+    flags = ("tiny:0", "tiny:b", "tiny:0+tiny:b", "--task", task)
+    code, _, err = run_script(compare, *flags)
+    assert code == 1 and f"runs/{script.__name__}.py --backbone tiny" in err
+    for more in (("--version", 0), ("--version", "b"), ("--ensemble", "tiny:b")):
+        assert run_script(script, "--backbone", "tiny", "--k-fold", "all", *more)[0] == 0
+    code, out, _ = run_script(compare, *flags)
+    assert code == 0 and f"task{task}_tiny_vb - task{task}_tiny_v0: " in out
+    (file,) = (root / "model_data" / "comparisons").glob("*.html")
+    assert f"task{task}_tiny_v0+tiny_vb" in file.read_text()
+    code, _, err = run_script(compare, "tiny:0", "--task", task)
+    assert code == 1 and "two different" in err
+    limited = ("--version", "b", "--limit", 5)
+    assert run_script(script, "--backbone", "tiny", "--k-fold", "all", *limited)[0] == 0
+    code, _, err = run_script(compare, *flags[:2], *flags[3:])
+    assert code == 1 and "without --limit" in err
+
+
+@pytest.mark.parametrize("script", [seg_eval, cls_eval, seg_tune, cls_tune])
+def test_other_folds_are_refused_with_both_fingerprints(root, run_script, script):
+    task = 1 if script in (seg_eval, seg_tune) else 3
+    run = run_folder.find_run(root / "model_data", task, "tiny", "b", 0)
+    folds = run_folder.load_folds(run)
+    if task == 3:  # a lesion stays whole
+        moved = folds["lesion"] == folds["lesion"][0]
+        folds.loc[moved, "fold"] = 1 - folds["fold"][0]
+    else:
+        folds.loc[0, "fold"] = 1 - folds["fold"][0]
+    before = run_folder.folds_fingerprint(run_folder.load_folds(run))[:12]
+    folds.to_csv(run.folder / "folds.csv", index=False)
+    after = run_folder.folds_fingerprint(folds)[:12]
+    flags = ("--k-fold", "all") if script in (seg_eval, cls_eval) else ()
+    code, _, err = run_script(script, "--backbone", "tiny", "--ensemble", "tiny:b", *flags)
+    assert code == 1 and "different folds" in err and before in err and after in err
+
+
+def test_views_are_compared_in_one_command(root, run_script):
+    seg_predict.main(seg_predict.Settings(backbone="tiny"))
+    quick = CLS | {"folds": 0}
+    train = {f"--train.{name.replace('_', '-')}": value for name, value in quick.items()}
+    del train["--train.lesion-view"]
+    flags = ["--views", "whole", "crop"]
+    for flag, value in train.items():
+        flags += [flag, value]
+    code, out, _ = run_script(cls_views, *flags)
+    assert code == 0 and "task3_tiny_v0-crop - task3_tiny_v0-whole: balanced accuracy" in out
+    versions = {run.settings["version"] for run in run_folder.list_runs(root / "model_data", 3)}
+    assert {"0-whole", "0-crop"} <= versions
+    folds = {
+        run_folder.folds_fingerprint(run_folder.load_folds(run))
+        for run in run_folder.list_runs(root / "model_data", 3)
+    }
+    assert len(folds) == 1
+    code, out, _ = run_script(cls_views, *flags)
+    assert code == 0 and "0-crop: trained before: fold 0" in out
+
+
+def test_views_without_crops_name_the_command(root):
+    with pytest.raises(UserError, match=r"seg_predict\.py"):
+        cls_views.main(cls_views.Settings(train=cls_train.Settings(**CLS)))
