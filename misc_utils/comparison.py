@@ -95,11 +95,12 @@ def write(
     for nets in several:
         facts = eval_report.about(nets, "fold", {"tta": tta}, count)
         del facts["Settings of the evaluation"]
-        about |= {f"{nets.name}: {part.lower()}": values for part, values in facts.items()}
+        label = "+".join(nets.labels)
+        about |= {f"{label}: {part.lower()}": values for part, values in facts.items()}
     file, task = folder / f"{name}.html", several[0].runs[0].record["task"]
     report.write_comparison_report(
         file,
-        title=f"Task {task}: {' against '.join(nets.name for nets in several)}",
+        title=f"Task {task}: {' against '.join('+'.join(nets.labels) for nets in several)}",
         about=about,
         scores=scores,
         differences=differences,

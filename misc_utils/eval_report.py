@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from errors import UserError
 from misc_utils import figures, report, run_folder, tuned
 from misc_utils.ensemble import Ensemble, missing_folds
 from misc_utils.report import Shown
@@ -173,7 +174,10 @@ def worth_text(worth: Mapping[str, pd.DataFrame], measures: Sequence[str]) -> st
 
 def tuned_columns(ensemble: Ensemble, images: str, used: Mapping) -> tuple[dict, list[str]]:
     """The scores tuned on other folds, and a note, where these held-out images were tuned on."""
-    content = tuned.load_tuned(ensemble, 8 if used["tta"] else 1) if images == "fold" else None
+    try:
+        content = tuned.load_tuned(ensemble, 8 if used["tta"] else 1) if images == "fold" else None
+    except UserError as error:  # of weights of before; the scores here are none the worse for it
+        return {}, [str(error)]
     if content is None:
         return {}, []
     name = "tuned on other folds"

@@ -30,7 +30,7 @@ BLUE, ORANGE = COLOURS[:2]
 INK, MUTED = "0.1", "0.35"
 WIDTH = 5.4  # of a chart, in inches; a page shows it about 520 pixels wide
 FEWEST_FOR_MEDIAN = 20  # images below which no running median is drawn
-LONGEST_NAME = 46  # characters for which a forest plot has room
+LONGEST_NAME = 36  # letters, so that it does not meet the numbers on its right
 FEWEST_EPOCHS = 3  # below which the epochs are seen as points only
 STYLE = {
     "figure.dpi": 190,

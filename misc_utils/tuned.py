@@ -106,7 +106,9 @@ def described(chosen: Mapping) -> str:
     """The values in a line, such as `smoothing 1.0, threshold 0.45`."""
 
     def shown(value: object) -> str:
-        return " ".join(f"{part:.3g}" for part in value) if isinstance(value, list) else str(value)
+        if isinstance(value, list):
+            return " ".join(shown(part) for part in value)
+        return f"{value:.3g}" if isinstance(value, float) else str(value)
 
     pairs = [(name, value) for name, value in chosen.items() if value is not None]
     return ", ".join(f"{name.replace('_', ' ')} {shown(value)}" for name, value in pairs)

@@ -1,4 +1,4 @@
-"""Draw lesions and take them through all six scripts, in a few minutes on two cores.
+"""Draw lesions and take them through training, scoring and prediction, in a few minutes.
 
 python3 runs/demo.py
 
@@ -47,7 +47,7 @@ def main(settings: Settings) -> dict[str, float]:
     print(f"[1/{last}] Draw lesions, laid out as released, into {root / 'data'}", flush=True)
     draw_dataset(root / "data", lesions=settings.lesions, seed=settings.seed)
 
-    # 2 the six scripts
+    # 2 the scripts
     inside = root.is_relative_to(paths.repository)
     typed = str(root.relative_to(paths.repository) if inside else root)
     print(f"\n$ cd {shlex.quote(str(paths.repository))}\n$ export ISIC_ROOT={shlex.quote(typed)}")
@@ -76,12 +76,14 @@ def plan_steps(settings: Settings) -> list[tuple[str, ...]]:
     on_test = (*again, "--pred-set", "test")
     return [
         ("Train a small U-Net on Task 1", "seg_train.py", *train, *segment),
-        ("Score it on the fold it did not see", "seg_eval.py", *net, "--k-fold", "0"),
+        ("Score it on the lesions it did not see", "seg_eval.py", *net, "--k-fold", "all"),
+        ("Choose its threshold and smoothing on them", "seg_tune.py", *net),
         ("Cut the lesions out of the Task 3 training images", "seg_predict.py", *again),
         ("Cut them out of the Task 3 test images", "seg_predict.py", *on_test),
         ("Write masks of the Task 1 test set", "seg_predict.py", "mask", "--task", "1", *on_test),
         ("Train a small classifier on the crops", "cls_train.py", *train, *classify),
-        ("Score it on the fold it did not see", "cls_eval.py", *net, "--k-fold", "0"),
+        ("Score it on the lesions it did not see", "cls_eval.py", *net, "--k-fold", "all"),
+        ("Calibrate it on them", "cls_tune.py", *net),
         ("Classify the Task 3 test set", "cls_predict.py", *on_test),
     ]
 
@@ -104,8 +106,9 @@ def show_folders(root: Path) -> None:
         ("masks", "submissions/task1_test"),
         ("crops", "submissions/task3_training_crops"),
         ("classes", "submissions/task3_test_submission.csv"),
-        ("figures", "model_data/task1_tiny_k0_v0"),
-        ("", "model_data/task3_tiny_k0_v0"),
+        ("pages", "submissions/task3_test_browse/index.html"),
+        ("reports", "model_data/task1_tiny_v0/task1_tiny_v0_report_fold.html"),
+        ("", "model_data/task3_tiny_v0/task3_tiny_v0_report_fold.html"),
     ):
         print(f"  {what:8} {root / where}")
 
@@ -113,10 +116,10 @@ def show_folders(root: Path) -> None:
 def check_scores(settings: Settings, root: Path) -> dict[str, float]:
     """Print the scores that the eval scripts wrote; UserError where one is too low."""
     scores, low = {}, []
-    print("On held-out lesions of fold 0:")
+    print("On held-out lesions:")
     for run, name, least in (
-        ("task1_tiny_k0_v0", "jaccard", settings.least_jaccard),
-        ("task3_tiny_k0_v0", "balanced_accuracy", settings.least_balanced_accuracy),
+        ("task1_tiny_v0", "jaccard", settings.least_jaccard),
+        ("task3_tiny_v0", "balanced_accuracy", settings.least_balanced_accuracy),
     ):
         file = root / "model_data" / run / f"{run}_scores_fold.json"
         scores[name] = float(json.loads(file.read_text())[name])

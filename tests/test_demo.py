@@ -12,8 +12,9 @@ import tyro
 import paths
 from errors import UserError
 
-SCRIPTS = {"seg_train", "seg_eval", "seg_predict", "cls_train", "cls_eval", "cls_predict"}
-RUNS = {"task1_tiny_k0_v0": {"jaccard": 0.8}, "task3_tiny_k0_v0": {"balanced_accuracy": 0.5}}
+SCRIPTS = ["seg_train", "seg_eval", "seg_tune", "seg_predict"]
+SCRIPTS += ["cls_train", "cls_eval", "cls_tune", "cls_predict"]
+RUNS = {"task1_tiny_v0": {"jaccard": 0.8}, "task3_tiny_v0": {"balanced_accuracy": 0.5}}
 
 
 def parsed(settings):
@@ -51,12 +52,12 @@ def test_every_step_is_a_command_its_script_understands():
         image_size=64, num_folds=3, segmentation_epochs=5, classification_epochs=6, seed=7
     )
     steps = list(parsed(settings))
-    assert {name for name, _ in steps} == SCRIPTS
+    assert {name for name, _ in steps} == set(SCRIPTS)
     for name, given in steps:
         assert given.backbone == "tiny" and given.version == "0"
         if name.endswith("_eval"):
-            assert given.k_fold == 0 and given.eval_set == "fold"  # as check_scores reads
-        else:
+            assert given.k_fold == "all" and given.eval_set == "fold"  # as check_scores reads
+        elif not name.endswith("_tune"):
             assert given.overwrite  # the demo can be run again
     for name, epochs in (("seg_train", 5), ("cls_train", 6)):
         train = dict(steps)[name]
@@ -71,7 +72,7 @@ def test_crops_and_masks_are_made_before_they_are_needed():
     made = [(s.output, s.task, s.pred_set) for name, s in steps if name == "seg_predict"]
     assert made == [("crops", 3, "training"), ("crops", 3, "test"), ("mask", 1, "test")]
     order = list(dict.fromkeys(name for name, _ in steps))
-    assert order == ["seg_train", "seg_eval", "seg_predict", "cls_train", "cls_eval", "cls_predict"]
+    assert order == SCRIPTS
 
 
 def test_the_demo_says_what_it_runs_and_what_is_left(quick_demo, tmp_path, capsys):
@@ -82,15 +83,16 @@ def test_the_demo_says_what_it_runs_and_what_is_left(quick_demo, tmp_path, capsy
     assert scores == {"jaccard": 0.8, "balanced_accuracy": 0.5}
     assert drawn == [((root / "data",), {"lesions": 30, "seed": 2})]
     said = capsys.readouterr().out
-    assert re.findall(r"^\[(\d)/9\] [A-Z]", said, re.MULTILINE) == list("123456789")
+    steps = re.findall(r"^\[(\d+)/11\] [A-Z]", said, re.MULTILINE)
+    assert steps == [str(number) for number in range(1, 12)]
     assert f"\n$ export ISIC_ROOT='{root}'\n" in said
     printed = [
         shlex.split(line)[1:] for line in re.findall(r"^\$ (python3 .*)", said, re.MULTILINE)
     ]
-    assert printed == [command[1:] for command, _, _ in run] and len(run) == 8
+    assert printed == [command[1:] for command, _, _ in run] and len(run) == 10
     assert {where[1:] for where in run} == {(paths.repository, str(root))}
     for name in ("task1_test", "task3_training_crops", "task3_test_submission.csv", *RUNS):
-        assert re.search(rf"^  .*{re.escape(str(root))}/.*{name}$", said, re.MULTILINE)
+        assert re.search(rf"^  .*{re.escape(str(root))}/.*{name}", said, re.MULTILINE)
 
 
 def test_by_default_all_lands_beside_the_other_folders(monkeypatch, capsys):
@@ -104,7 +106,7 @@ def test_by_default_all_lands_beside_the_other_folders(monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("run", "score"),
-    [("task1_tiny_k0_v0", {"jaccard": 0.799}), ("task3_tiny_k0_v0", {"balanced_accuracy": 0.499})],
+    [("task1_tiny_v0", {"jaccard": 0.799}), ("task3_tiny_v0", {"balanced_accuracy": 0.499})],
 )
 def test_too_low_a_score_fails(run, score, tmp_path, quick_demo):
     write_scores(tmp_path, {run: score})

@@ -139,6 +139,9 @@ def test_ensembles_of_two_sizes(root, run_script):
     shutil.copy(run_folder.find_run(root / "model_data", 1, "tiny", "b", 0).weights, weights)
     code, _, err = run_script(seg_predict, *flags, "--overwrite")
     assert code == 1 and "seg_tune.py again" in err
+    assert run_script(seg_eval, *both, "--k-fold", "all")[0] == 0  # scored again, with a note
+    report = file.with_name("task1_tiny_v0+tiny_vb_report_fold.html").read_text()
+    assert "tuned on other folds" not in report and "seg_tune.py again" in report
 
 
 def test_one_fold_alone_is_tuned_in_parts(root, run_script):
@@ -190,9 +193,10 @@ def test_trainings_are_compared_on_the_same_images(root, run_script, task):
     for more in (("--version", 0), ("--version", "b"), ("--ensemble", "tiny:b")):
         assert run_script(script, "--backbone", "tiny", "--k-fold", "all", *more)[0] == 0
     code, out, _ = run_script(compare, *flags)
-    assert code == 0 and f"task{task}_tiny_vb - task{task}_tiny_v0: " in out
+    measure = "jaccard" if task == 1 else "balanced accuracy"
+    assert code == 0 and f"tiny:b - tiny:0: {measure} " in out
     (file,) = (root / "model_data" / "comparisons").glob("*.html")
-    assert f"task{task}_tiny_v0+tiny_vb" in file.read_text()
+    assert "tiny:0+tiny:b" in file.read_text()
     code, _, err = run_script(compare, "tiny:0", "--task", task)
     assert code == 1 and "two different" in err
     limited = ("--version", "b", "--limit", 5)
@@ -228,7 +232,7 @@ def test_views_are_compared_in_one_command(root, run_script):
     for flag, value in train.items():
         flags += [flag, value]
     code, out, _ = run_script(cls_views, *flags)
-    assert code == 0 and "task3_tiny_v0-crop - task3_tiny_v0-whole: balanced accuracy" in out
+    assert code == 0 and "tiny:0-crop - tiny:0-whole: balanced accuracy" in out
     versions = {run.settings["version"] for run in run_folder.list_runs(root / "model_data", 3)}
     assert {"0-whole", "0-crop"} <= versions
     folds = {
