@@ -27,28 +27,41 @@ Logits = dict[str, np.ndarray]  # {image id: (S, S, 1) or (C,)}
 Predict = Callable[[Sequence[str]], Iterable[tuple[Sequence[str], np.ndarray]]]
 
 
-def load_logits(run: Run, images: str, views: int, needed: Sequence[str]) -> Logits | None:
+def load_logits(
+    run: Run, images: str, views: int, needed: Sequence[str], data: str | None = None
+) -> Logits | None:
     """What is kept of the set `images` with 1 or 8 views; None where it is not true any more.
 
-    That is: nothing is kept, an image of `needed` is not in it, or the weights have changed since.
+    That is: nothing is kept, an image of `needed` is not in it, or weights or images have changed
+    since. `data` is the fingerprint of the images; None: that of the images the run was trained
+    and held out from.
     """
     array_file, record_file = _files(run, images, views)
     try:
         record = json.loads(record_file.read_text(encoding="utf-8"))
         array = np.load(array_file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError):
+        image_ids, made_by = record["image_ids"], record["made_by"]
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    if record.get("format") != FORMAT or record["weights"] != run_folder.weights_hash(run):
+    if made_by != _made_by(run, data) or len(image_ids) != len(array):
         return None
-    if len(record["image_ids"]) != len(array) or not set(needed) <= set(record["image_ids"]):
+    if not set(needed) <= set(image_ids):
         return None
-    return dict(zip(record["image_ids"], np.asarray(array), strict=True))
+    return dict(zip(image_ids, np.asarray(array), strict=True))
 
 
 def keep_logits(
-    run: Run, images: str, views: int, image_ids: Sequence[str], predict: Predict
+    run: Run,
+    images: str,
+    views: int,
+    image_ids: Sequence[str],
+    predict: Predict,
+    data: str | None = None,
 ) -> Logits:
-    """Predict the images, keep their logits in the run's folder, and give them back."""
+    """Predict the images, keep their logits in the run's folder, and give them back.
+
+    Arguments as in load_logits; `predict` is asked for `image_ids`.
+    """
     array_file, record_file = _files(run, images, views)
     record_file.unlink(missing_ok=True)
     kind = np.float16 if run.record["task"] == 1 else np.float32
@@ -66,17 +79,8 @@ def keep_logits(
             progress.update(len(some))
         array.flush()
         del array
-    record = {"format": FORMAT, "weights": run_folder.weights_hash(run), "image_ids": order}
-    write_text(record_file, json.dumps(record))
-    return load_logits(run, images, views, order)
-
-
-def load_or_predict(
-    run: Run, images: str, views: int, image_ids: Sequence[str], predict: Predict
-) -> Logits:
-    """The kept logits of the images; predicted, and kept, where they are not there."""
-    kept = load_logits(run, images, views, image_ids)
-    return keep_logits(run, images, views, image_ids, predict) if kept is None else kept
+    write_text(record_file, json.dumps({"made_by": _made_by(run, data), "image_ids": order}))
+    return load_logits(run, images, views, order, data)
 
 
 def gather_logits(
@@ -85,6 +89,7 @@ def gather_logits(
     views: int,
     parts: Mapping[int | None, Sequence[str]],
     predict: Callable[[Run, Sequence[str]], Iterable] | None,
+    data_of: Callable[[Run], str] | None = None,
 ) -> list[list[Logits]]:
     """Of each member of an ensemble the logits of its folds, for blend_logits.
 
@@ -94,6 +99,7 @@ def gather_logits(
         views: 1 or 8.
         parts: from ensemble.images_to_score.
         predict: Predict for a run, asked for what is not kept; None: that is an error.
+        data_of: fingerprint of the images a run sees; None: those it was trained and held out from.
 
     Raises:
         UserError without `predict`, naming the command that makes what is not kept.
@@ -105,11 +111,12 @@ def gather_logits(
             part = parts.get(run.k_fold if images == "fold" else None)
             if part is None:
                 continue  # a fold that other members lack
-            kept = load_logits(run, images, views, part)
+            data = data_of(run) if data_of and images != "fold" else None
+            kept = load_logits(run, images, views, part, data)
             if kept is None and predict is None:
                 raise UserError(_not_kept(run, views))
             if kept is None:
-                kept = keep_logits(run, images, views, part, partial(predict, run))
+                kept = keep_logits(run, images, views, part, partial(predict, run), data)
             members[-1].append(kept)
     return members
 
@@ -130,8 +137,8 @@ def stream_logits(
         groups: {names of runs: image ids}, from ensemble.assign_runs.
         weights: of the members.
         views: 1 or 8.
-        own_set: the images are those the runs were trained and held out from: what a run held out
-            is read from what is kept, and kept if it was not.
+        own_set: the images are those the runs were trained and held out from (checked by the
+            caller): what a run held out is read from what is kept, and kept if it was not.
         net_of: loads the net of a run; asked only for runs that must predict.
         batch_size: images per step.
     """
@@ -146,14 +153,7 @@ def stream_logits(
         stored = [image_id for image_id in image_ids if image_id in by_all]
         fresh = [image_id for image_id in image_ids if image_id not in by_all]
         if stored:
-
-            def predict(some, name: str) -> Iterator:
-                return predict_logits([net_of(runs[name])], some, batch_size, views)
-
-            kept = [
-                load_or_predict(runs[name], "fold", views, stored, partial(predict, name=name))
-                for name in names
-            ]
+            kept = [_held_out(runs[name], stored, views, net_of, batch_size) for name in names]
             for start in range(0, len(stored), batch_size):
                 some = stored[start : start + batch_size]
                 parts = [np.stack([logits[i] for i in some]) for logits in kept]
@@ -161,6 +161,23 @@ def stream_logits(
         if fresh:
             nets = [replace(net_of(runs[name]), weight=shares[name]) for name in names]
             yield from predict_logits(nets, fresh, batch_size, views)
+
+
+def _held_out(
+    run: Run,
+    image_ids: Sequence[str],
+    views: int,
+    net_of: Callable[[Run], Net],
+    batch_size: int,
+) -> Logits:
+    kept = load_logits(run, "fold", views, image_ids)
+    if kept is not None:
+        return kept
+
+    def predict(some: Sequence[str]) -> Iterator:
+        return predict_logits([net_of(run)], some, batch_size, views)
+
+    return keep_logits(run, "fold", views, image_ids, predict)
 
 
 def blend_logits(
@@ -185,6 +202,11 @@ def stack_logits(members: Sequence[Sequence[Logits]], image_ids: Sequence[str]) 
     """Log-probabilities float64 (M, N, C) of M members, N images and C classes."""
     each = [[blend_logits([folds], [1.0], image_id) for image_id in image_ids] for folds in members]
     return np.asarray(each, dtype=np.float64)
+
+
+def _made_by(run: Run, data: str | None) -> dict:
+    data = run.record["data_fingerprint"] if data is None else data
+    return {"format": FORMAT, "weights": run_folder.weights_hash(run), "data": data}
 
 
 def _not_kept(run: Run, views: int) -> str:

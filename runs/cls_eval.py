@@ -85,7 +85,9 @@ def main(settings: Settings) -> dict[str, float]:
         net = Net(logits_of(load_classifier(run.settings, run.weights)), images[run.name])
         return predict_logits([net], image_ids, settings.batch_size, views)
 
-    logits = kept_logits.gather_logits(nets, settings.eval_set, views, parts, predict)
+    logits = kept_logits.gather_logits(
+        nets, settings.eval_set, views, parts, predict, lambda run: images[run.name].fingerprint
+    )
     log_probability = kept_logits.stack_logits(logits, image_ids)  # (members, images, 7)
 
     # 3 score what is kept

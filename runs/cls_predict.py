@@ -65,6 +65,9 @@ def main(settings: Settings) -> None:
             data_dir, settings.pred_set, size, view, crops, margin, needed=image_ids
         )
         images |= {run.name: seen for run in member}
+        if settings.pred_set == "training":
+            for run in member:
+                run_folder.check_same_data(run, seen.fingerprint)
         crops_of |= crops.files if crops else {}
     own_set = settings.pred_set == "training"
     lesions = ISIC2018.load_lesions(data_dir, list(originals)) if own_set else None

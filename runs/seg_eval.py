@@ -73,7 +73,9 @@ def main(settings: Settings) -> dict[str, float]:
         net = Net(model, images[run.settings["image_size"]])
         return predict_logits([net], image_ids, settings.batch_size, views)
 
-    logits = kept_logits.gather_logits(nets, settings.eval_set, views, parts, predict)
+    logits = kept_logits.gather_logits(
+        nets, settings.eval_set, views, parts, predict, lambda run: some.fingerprint
+    )
 
     # 3 score what is kept
     chosen = tuned.load_for_eval(nets, views, settings.tuned, settings.eval_set)

@@ -52,7 +52,15 @@ def main(settings: Settings) -> None:
     from tqdm import tqdm
 
     from datasets import ISIC2018
-    from misc_utils import ensemble, figures, kept_logits, mask_scoring, submission, tuned
+    from misc_utils import (
+        ensemble,
+        figures,
+        kept_logits,
+        mask_scoring,
+        run_folder,
+        submission,
+        tuned,
+    )
     from misc_utils.postprocess import bounding_box, cut_lesion, radius_of_edge
     from misc_utils.prediction import Net, logits_of
 
@@ -73,6 +81,10 @@ def main(settings: Settings) -> None:
     image_ids = ISIC2018.limited(
         data_dir, settings.task, settings.pred_set, some.image_ids, settings.limit
     )
+    own_set = settings.task == 1 and settings.pred_set == "training"
+    if own_set:
+        for run in nets.runs:
+            run_folder.check_same_data(run, some.fingerprint)
     groups, left_out = ensemble.assign_runs(nets, image_ids)
     print(f"predicting with {ensemble.names_of(nets)}")
     if left_out:
@@ -116,7 +128,6 @@ def main(settings: Settings) -> None:
         model = logits_of(load_segmenter(run.settings, run.weights))
         return Net(model, images[run.settings["image_size"]])
 
-    own_set = settings.task == 1 and settings.pred_set == "training"
     table: list[submission.CropRow] = []
     total = len(image_ids) - len(left_out)
     with tqdm(total=total, desc=name, unit="image") as progress, ThreadPoolExecutor() as threads:

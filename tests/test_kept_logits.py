@@ -9,6 +9,11 @@ from misc_utils.prediction import Net
 FOLDS = pd.DataFrame({"image": list("abcdef"), "fold": [0, 0, 0, 1, 1, 1]})
 
 
+def load_or_keep(run, images, views, image_ids, predict, data=None):
+    kept = kept_logits.load_logits(run, images, views, image_ids, data)
+    return kept or kept_logits.keep_logits(run, images, views, image_ids, predict, data)
+
+
 def make_run(model_data, task=1, k_fold=0, backbone="tiny", folds=FOLDS):
     settings = {"backbone": backbone, "version": "0", "num_folds": 2}
     facts = {"data_fingerprint": "d"}
@@ -39,14 +44,14 @@ class Predicts:
 def test_kept_once_read_ever_after(tmp_path):
     run, predict = make_run(tmp_path), Predicts()
     assert kept_logits.load_logits(run, "fold", 1, []) is None
-    first = kept_logits.load_or_predict(run, "fold", 1, ["a", "b", "c"], predict)
-    again = kept_logits.load_or_predict(run, "fold", 1, ["c", "a"], predict)
+    first = load_or_keep(run, "fold", 1, ["a", "b", "c"], predict)
+    again = load_or_keep(run, "fold", 1, ["c", "a"], predict)
     assert predict.asked == ["a", "b", "c"]
     assert list(again) == ["a", "b", "c"] and again["b"].dtype == np.float16
     assert again["b"].shape == (4, 4, 1) and (again["b"] == np.float16(1 / 3)).all()
     assert all((first[i] == again[i]).all() for i in first)
-    kept_logits.load_or_predict(run, "fold", 8, ["a"], predict)  # eight views are others
-    kept_logits.load_or_predict(run, "test", 1, ["x"], predict)
+    load_or_keep(run, "fold", 8, ["a"], predict)  # eight views are others
+    load_or_keep(run, "test", 1, ["x"], predict)
     assert predict.asked == ["a", "b", "c", "a", "x"]
     names = {file.name for file in run.folder.glob("*logits*")}
     assert {
@@ -63,9 +68,14 @@ def test_classes_are_kept_as_float32(tmp_path):
 
 def test_other_weights_or_other_images_are_predicted_anew(tmp_path):
     run, predict = make_run(tmp_path), Predicts()
-    kept_logits.load_or_predict(run, "fold", 1, ["a"], predict)
-    kept_logits.load_or_predict(run, "fold", 1, ["a", "b"], predict)
+    load_or_keep(run, "fold", 1, ["a"], predict)
+    load_or_keep(run, "fold", 1, ["a", "b"], predict)
     assert predict.asked == ["a", "a", "b"]
+    load_or_keep(run, "test", 1, ["x"], predict, data="one")
+    load_or_keep(run, "test", 1, ["x"], predict, data="one")
+    assert predict.asked == ["a", "a", "b", "x"]
+    load_or_keep(run, "test", 1, ["x"], predict, data="the same ids, other pictures")
+    assert predict.asked == ["a", "a", "b", "x", "x"]
     run.weights.write_text("trained anew")
     assert kept_logits.load_logits(run, "fold", 1, ["a"]) is None
 
