@@ -67,8 +67,8 @@ def score(
     weights = bootstrap.resample(table["lesion"].tolist())
     overall, per_class = bootstrap.class_tables(truth, probability, weights, classes)
     calibrated, columns = None, {}
-    if calibrate:
-        parts = parts_of(table)
+    parts = parts_of(table) if calibrate else np.zeros(0)
+    if len(np.unique(parts)) > 1:  # one lesion alone has no others to calibrate on
         calibrated = calibration.nested(
             parts,
             lambda rows: calibration.fit_temperature(log_probability[:, rows], truth[rows]),

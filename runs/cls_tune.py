@@ -9,6 +9,7 @@ from typing import Literal
 
 import paths  # isort: skip  (the repository on sys.path)
 
+from errors import UserError
 from misc_utils import command_line
 from models.backbones import BACKBONES
 
@@ -53,6 +54,8 @@ def main(settings: Settings) -> dict[str, float]:
     image_ids = sorted(image_id for part in parts.values() for image_id in part)
     folds = folds.loc[image_ids]
     truth, part = folds["label"].to_numpy(), class_report.parts_of(folds)
+    if len(np.unique(part)) < 2:
+        raise UserError("tuning needs two held-out lesions at least.")
     log_probability = kept_logits.stack_logits(logits, image_ids)  # (members, images, 7)
 
     # 2 fit, on all folds and once more without each

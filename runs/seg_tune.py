@@ -9,6 +9,7 @@ from typing import Literal
 
 import paths  # isort: skip  (the repository on sys.path)
 
+from errors import UserError
 from misc_utils import command_line
 from models.backbones import BACKBONES
 
@@ -55,6 +56,8 @@ def main(settings: Settings) -> dict[str, float]:
     part = np.array([part_of[image_id] for image_id in image_ids])
     if len(parts) < 2:
         part = np.random.default_rng(settings.seed).permutation(len(image_ids)) % 5
+    if len(np.unique(part)) < 2:
+        raise UserError("tuning needs two held-out images at least.")
     row = dict(zip(images.image_ids, range(len(images.image_ids)), strict=True))
 
     def truth_of(image_id: str) -> np.ndarray:

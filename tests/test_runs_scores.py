@@ -175,6 +175,12 @@ def test_classes_tuned_and_predicted(root, run_script):
     assert not np.allclose(untuned, table)
 
 
+def test_one_image_is_enough_to_be_scored(root, run_script):
+    for script in (seg_eval, cls_eval):
+        code, out, _ = run_script(script, "--backbone", "tiny", "--limit", 1)
+        assert code == 0 and "on 1 images" in out and "temperature" not in out
+
+
 def test_out_of_fold_classes_are_those_that_were_scored(root, no_nets):
     cls_eval.main(cls_eval.Settings("tiny", k_fold="all"))
     cls_predict.main(cls_predict.Settings("tiny", pred_set="training", browse=False))

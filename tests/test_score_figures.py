@@ -119,4 +119,4 @@ def test_formulas_in_names_are_drawn_as_they_are():
 def test_long_names_are_cut_in_the_middle(built):
     name = "a" * 60 + "b" * 60
     table = pd.DataFrame({"value": [0.1], "low": [0.0], "high": [0.2]}, index=[name])
-    assert texts(score_figures.draw_forest(table).axes[0])[0] == "a" * 23 + "…" + "b" * 23
+    assert texts(score_figures.draw_forest(table).axes[0])[0] == "a" * 18 + "…" + "b" * 18
