@@ -158,6 +158,9 @@ def write(
     columns, notes = eval_report.tuned_columns(ensemble, images, used)
     file = ensemble.file(f"report_{images}{'_tta' * used['tta']}.html")
     folds = eval_report.scored_folds(table)
+    drawn = "lesions, with all their images"
+    if images != "fold":
+        drawn = "images; which show the same lesion is not known, so they may be too narrow"
     report.write_classification_report(
         file,
         title=f"{ensemble.name}: {eval_report.described(ensemble, images, folds)}",
@@ -173,7 +176,7 @@ def write(
         columns=scored.columns | columns,
         calibrated=scored.calibrated,
         limits=eval_report.limits(ensemble, images),
-        notes=[eval_report.INTERVALS.format("lesions, with all their images"), *notes],
+        notes=[eval_report.INTERVALS.format(drawn), *notes],
     )
     return file
 

@@ -15,8 +15,24 @@ from errors import UserError
 from misc_utils import bootstrap, eval_report, report
 from misc_utils.class_report import NOT_CLASSES
 from misc_utils.ensemble import LONGEST_NAME, Ensemble
+from misc_utils.tuned import RULES
 
 CLASS_MEASURES = ("accuracy", "balanced_accuracy", "macro_auc", "macro_ap")
+
+
+def check_same_rules(settings: Mapping[str, Mapping]) -> None:
+    """Raise UserError when the scores were made by different post-processing: it would be compared.
+
+    `settings` are those of each evaluation, as it stored them.
+    """
+    (first, reference), *others = settings.items()
+    for name, other in others:
+        for key in RULES:
+            if reference.get(key) != other.get(key):
+                raise UserError(
+                    f"{first} was scored with {key} {reference.get(key)} and {name} with "
+                    f"{other.get(key)}. Score both alike before they are compared."
+                )
 
 
 def check_same_images(tables: Mapping[str, pd.DataFrame]) -> None:

@@ -149,6 +149,8 @@ def images_to_score(
         parts = {k: run_folder.held_out_images(folds, k) for k in common_folds(ensemble)}
     else:
         parts = {None: sorted(image_ids)}
+    if limit is not None and limit < 0:
+        raise UserError(f"limit is a number of images, not {limit}.")
     parts = {k: some[:limit] for k, some in parts.items()}
     for run in ensemble.runs:
         some = parts.get(run.k_fold if images == "fold" else None)
@@ -165,7 +167,9 @@ def missing_folds(ensemble: Ensemble) -> str:
         if missing:
             which = ", ".join(map(str, sorted(missing)))
             lines.append(f"{label} fold{'s' * (len(missing) > 1)} {which}")
-    return f"; not trained: {'; '.join(lines)}" if lines else ""
+    words = f"; not trained: {'; '.join(lines)}" if lines else ""
+    unfinished = [run.name for run in ensemble.runs if not run.record["finished"]]
+    return words + (f"; training unfinished: {', '.join(unfinished)}" if unfinished else "")
 
 
 def names_of(ensemble: Ensemble) -> str:

@@ -5,6 +5,7 @@ Enters: the runs that were scored, their scores with intervals, a row per image.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pandas as pd
 from errors import UserError
 from misc_utils import figures, report, run_folder, tuned
 from misc_utils.ensemble import Ensemble, missing_folds
+from misc_utils.postprocess import PostProcessing
 from misc_utils.report import Shown
 
 GALLERY = 8  # pictures in each part of a gallery
@@ -43,7 +45,7 @@ def described(ensemble: Ensemble, images: str, folds: Sequence[int | None]) -> s
     if images != "fold":
         return f"the {images} set"
     which = ", ".join(map(str, folds))
-    missing = missing_folds(ensemble) if len(folds) > 1 else ""
+    missing = missing_folds(ensemble) if len(ensemble.runs) > len(ensemble.members) else ""
     return f"fold{'s' * (len(folds) > 1)} {which}, held out{missing}"
 
 
@@ -174,8 +176,12 @@ def worth_text(worth: Mapping[str, pd.DataFrame], measures: Sequence[str]) -> st
 
 def tuned_columns(ensemble: Ensemble, images: str, used: Mapping) -> tuple[dict, list[str]]:
     """The scores tuned on other folds, and a note, where these held-out images were tuned on."""
+    plain = asdict(PostProcessing())
+    other_rules = any(used.get(rule, value) != value for rule, value in plain.items())
+    if images != "fold" or used["limit"] is not None or other_rules:
+        return {}, []  # other images or rules than those that were tuned on
     try:
-        content = tuned.load_tuned(ensemble, 8 if used["tta"] else 1) if images == "fold" else None
+        content = tuned.load_tuned(ensemble, 8 if used["tta"] else 1)
     except UserError as error:  # of weights of before; the scores here are none the worse for it
         return {}, [str(error)]
     if content is None:

@@ -64,6 +64,7 @@ def keep_logits(
     """
     array_file, record_file = _files(run, images, views)
     record_file.unlink(missing_ok=True)
+    made_by = _made_by(run, data)
     kind = np.float16 if run.record["task"] == 1 else np.float32
     array, order = None, []
     with (
@@ -79,7 +80,11 @@ def keep_logits(
             progress.update(len(some))
         array.flush()
         del array
-    write_text(record_file, json.dumps({"made_by": _made_by(run, data), "image_ids": order}))
+    if made_by != _made_by(run, data):
+        raise UserError(
+            f"{run.weights} changed while it predicted: a training is under way. Wait for its end."
+        )
+    write_text(record_file, json.dumps({"made_by": made_by, "image_ids": order}))
     return load_logits(run, images, views, order, data)
 
 

@@ -91,7 +91,10 @@ def load_for_eval(ensemble: Ensemble, views: int, wanted: bool, images: str) -> 
         )
     content = load_tuned(ensemble, views)
     if content is None:
-        raise UserError(f"{tuned_file(ensemble, views)} is not there: run runs/{script} first.")
+        raise UserError(
+            f"{tuned_file(ensemble, views)} is not there: run runs/{script} first, and score all "
+            f"folds together, as it tunes for them (--k-fold all)."
+        )
     return content["chosen"]
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 import paths  # isort: skip  (the repository on sys.path)
 
+from errors import UserError
 from misc_utils import command_line
 from models.backbones import BACKBONES
 
@@ -60,6 +61,12 @@ def main(settings: Settings) -> dict[str, float]:
     originals = ISIC2018.list_originals(data_dir, 3, images_set)
     labels = ISIC2018.load_labels(data_dir, images_set, list(originals))
     parts = ensemble.images_to_score(nets, settings.eval_set, list(labels))
+    missing = {image_id for part in parts.values() for image_id in part} - set(labels)
+    if missing:
+        raise UserError(
+            f"data/ lacks {ISIC2018.listed(missing)} that the run held out. Put the images it was "
+            f"trained with back."
+        )
     parts = {
         k_fold: list(limit_labels({i: labels[i] for i in part}, settings.limit))
         for k_fold, part in parts.items()

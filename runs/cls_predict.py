@@ -30,6 +30,7 @@ class Settings:
 
 
 def main(settings: Settings) -> None:
+    import shutil
     from functools import cache
 
     import numpy as np
@@ -123,6 +124,8 @@ def main(settings: Settings) -> None:
         made_by=made_by,
         overwrite=settings.overwrite,
     )
+    browse_folder = submissions / f"task3_{settings.pred_set}_browse"
+    shutil.rmtree(browse_folder, ignore_errors=True)  # pages of the table of before
     as_json = file.with_name(f"task3_{settings.pred_set}_classes.json")
     class_table.write_json(as_json, predicted, probability, ISIC2018.CLASSES)
     print(f"{len(predicted)} images classified: {file}, {as_json.name}")
@@ -136,9 +139,8 @@ def main(settings: Settings) -> None:
 
         row_of = dict(zip(predicted, probability, strict=True))
         cards = map(card, tqdm(predicted, desc="pages", unit="image"))
-        folder = submissions / f"task3_{settings.pred_set}_browse"
         title = f"Task 3, {settings.pred_set} set: {nets.name}"
-        print(f"to look at: {browse.write_pages(folder, cards, ISIC2018.CLASSES, title)}")
+        print(f"to look at: {browse.write_pages(browse_folder, cards, ISIC2018.CLASSES, title)}")
 
 
 def known_labels(data_dir, images: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ Trains each view on the same folds as a version of its own (0-whole, 0-box, ...)
 compares. Box and crop need `python3 runs/seg_predict.py` first, feather also with --edge feather.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 import paths  # isort: skip  (the repository on sys.path)
@@ -14,6 +14,7 @@ import cls_eval
 import cls_train
 import compare
 
+from errors import UserError
 from misc_utils import command_line
 
 
@@ -43,7 +44,7 @@ def main(settings: Settings) -> dict[str, float]:
     backbone, versions = settings.train.backbone, {}
     k_folds = check_fold_numbers(settings.train.folds, settings.train.num_folds)
     finished = {
-        (run.settings["version"], run.k_fold)
+        (run.settings["version"], run.k_fold): run
         for run in run_folder.list_runs(paths.model_data_dir(), 3)
         if run.record["finished"] and run.settings["backbone"] == backbone
     }
@@ -53,6 +54,8 @@ def main(settings: Settings) -> dict[str, float]:
         versions[view] = version = f"{settings.train.version}-{view}"
         missing = tuple(k for k in k_folds if (version, k) not in finished)
         there = [k for k in k_folds if k not in missing]
+        for k in there if not settings.train.overwrite else ():
+            check_same_settings(finished[version, k], settings.train)
         if there and not settings.train.overwrite:
             print(f"{version}: trained before: fold {', '.join(map(str, there))}")
         else:
@@ -66,6 +69,18 @@ def main(settings: Settings) -> dict[str, float]:
     # 3 compare
     which = tuple(f"{backbone}:{version}" for version in versions.values())
     return compare.main(compare.Settings(which, task=3, tta=settings.tta))
+
+
+def check_same_settings(run, train: cls_train.Settings) -> None:
+    """Raise UserError when a run of before was trained in another way than is wanted now."""
+    for key, wanted in asdict(train).items():
+        if key in ("version", "lesion_view", "folds", "workers", "overwrite"):
+            continue
+        if run.settings.get(key) != wanted:
+            raise UserError(
+                f"{run.name} was trained with {key} {run.settings.get(key)}, not {wanted}. Choose "
+                f"another --train.version, or --train.overwrite to train all views anew."
+            )
 
 
 if __name__ == "__main__":

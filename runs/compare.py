@@ -41,7 +41,9 @@ def main(settings: Settings) -> dict[str, float]:
     everything = tuple(member for nets in several for member in nets.members)
     ensemble.check_alike(Ensemble(everything, paths.model_data_dir()))
     ending = "fold" + "_tta" * settings.tta
-    tables = {"+".join(nets.labels): ensemble.read_scores(nets, ending)[1] for nets in several}
+    read = {"+".join(nets.labels): ensemble.read_scores(nets, ending) for nets in several}
+    comparison.check_same_rules({name: content["settings"] for name, (content, _) in read.items()})
+    tables = {name: table for name, (_, table) in read.items()}
     comparison.check_same_images(tables)
 
     # 2 scores, and differences image by image

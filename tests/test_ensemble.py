@@ -17,7 +17,7 @@ def make_run(
     facts = {"data_fingerprint": data, "truth_fingerprint": "truth"}
     run = run_folder.create_run(model_data, task, k_fold, named, folds, facts)
     run.weights.write_text(run.name)
-    return run
+    return run_folder.finish_run(run, {})
 
 
 @pytest.fixture
@@ -112,6 +112,20 @@ def test_scored_are_the_images_that_every_member_held_out(two_trainings):
     assert ensemble.images_to_score(nets, "test", ["z", "y"]) == {None: ["y", "z"]}
     with pytest.raises(UserError, match="trained on 1 of the images to score, such as e"):
         ensemble.images_to_score(nets, "test", ["e", "y"])
+
+
+def test_a_fold_in_training_is_named(tmp_path):
+    settings = SETTINGS | {"backbone": "vgg16", "version": "0", "num_folds": 1}
+    run = run_folder.create_run(tmp_path, 1, 0, settings, FOLDS, {"data_fingerprint": "d"})
+    run.weights.touch()
+    nets = ensemble.find_ensemble(tmp_path, 1, "vgg16", "0")
+    assert ensemble.names_of(nets).endswith("; training unfinished: task1_vgg16_k0_v0")
+
+
+def test_a_negative_limit_is_refused(two_trainings):
+    nets = ensemble.find_ensemble(two_trainings, 1, "vgg16", "0")
+    with pytest.raises(UserError, match="not -3"):
+        ensemble.images_to_score(nets, "fold", list("abcdef"), -3)
 
 
 def test_no_common_fold(tmp_path):

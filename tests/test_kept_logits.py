@@ -80,6 +80,18 @@ def test_other_weights_or_other_images_are_predicted_anew(tmp_path):
     assert kept_logits.load_logits(run, "fold", 1, ["a"]) is None
 
 
+def test_weights_that_change_meanwhile_are_noticed(tmp_path):
+    run, predict = make_run(tmp_path), Predicts()
+
+    def while_training(image_ids):
+        run.weights.write_text("a better epoch")
+        yield from predict(image_ids)
+
+    with pytest.raises(UserError, match="a training is under way"):
+        kept_logits.keep_logits(run, "test", 1, ["x"], while_training, "d")
+    assert kept_logits.load_logits(run, "test", 1, ["x"], "d") is None
+
+
 @pytest.mark.parametrize("spoil", ["cut", "mixed", "no json"])
 def test_half_a_file_is_no_file(tmp_path, spoil):
     run = make_run(tmp_path)

@@ -205,6 +205,12 @@ def test_trainings_are_compared_on_the_same_images(root, run_script, task):
     assert "tiny:0+tiny:b" in file.read_text()
     code, _, err = run_script(compare, "tiny:0", "--task", task)
     assert code == 1 and "two different" in err
+    if task == 1:
+        other = ("--backbone", "tiny", "--k-fold", "all", "--version", "b", "--threshold", 0.9)
+        assert run_script(script, *other)[0] == 0
+        code, _, err = run_script(compare, *flags[:2], *flags[3:])
+        assert code == 1 and "threshold 0.5" in err and "0.9" in err
+        assert run_script(script, *other[:-2])[0] == 0
     limited = ("--version", "b", "--limit", 5)
     assert run_script(script, "--backbone", "tiny", "--k-fold", "all", *limited)[0] == 0
     code, _, err = run_script(compare, *flags[:2], *flags[3:])
@@ -248,6 +254,8 @@ def test_views_are_compared_in_one_command(root, run_script):
     assert len(folds) == 1
     code, out, _ = run_script(cls_views, *flags)
     assert code == 0 and "0-crop: trained before: fold 0" in out
+    code, _, err = run_script(cls_views, *flags, "--train.epochs", 2)
+    assert code == 1 and "trained with epochs 1, not 2" in err
 
 
 def test_views_without_crops_name_the_command(root):
