@@ -61,14 +61,14 @@ class Batches(keras.utils.PyDataset):
         if self.training:
             rows = np.random.default_rng([self.seed, epoch]).permutation(rows)
         rows = rows[index * self.batch_size : (index + 1) * self.batch_size]
-        images, targets = self.images[np.sort(rows)], self.targets[np.sort(rows)]
+        rows = np.sort(rows)  # a copy of these rows, read in the order they lie in
+        images, targets = np.asarray(self.images[rows]), np.asarray(self.targets[rows])
         if self.training:
             # index + 1: numpy takes [a, b] and [a, b, 0] for the same seed
             random = np.random.default_rng([self.seed, epoch, index + 1])
-            images, targets = images.copy(), targets.copy()
             for sample in range(len(rows)):
                 mask = targets[sample] if self.masks else None
                 images[sample], mask = augment(images[sample], mask, self.rules, random)
                 if self.masks:
                     targets[sample] = mask
-        return np.ascontiguousarray(images), targets.astype(np.float32)
+        return images, targets.astype(np.float32)

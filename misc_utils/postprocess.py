@@ -4,6 +4,7 @@ Enters: probability float (h, w) in 0..1 at the net's size, images uint8 (H, W, 
 uint8 (H, W) in {0, 255}, boxes in pixels, cut-outs uint8. No argument is ever changed in place.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -83,9 +84,9 @@ def lesion_mask(
     smooth = _smooth(np.ascontiguousarray(probability, dtype=np.float32), rules.smoothing)
     whole = cv2.resize(smooth, (int(width), int(height)), interpolation=cv2.INTER_LINEAR)
     mask = cv2.compare(whole, rules.threshold, cv2.CMP_GT)
-    if rules.fill_holes:
-        mask = _fill_holes(mask)
-    return _largest_component(mask) if rules.component == "largest" else mask
+    if rules.component == "all":
+        return _fill_holes(mask) if rules.fill_holes else mask
+    return _largest_filled(mask) if rules.fill_holes else _largest_component(mask)
 
 
 def bounding_box(mask: np.ndarray, margin: float = 0.0, edge_radius: float = 0.0) -> Box:
@@ -197,13 +198,42 @@ def _smooth(probability: np.ndarray, smoothing: float) -> np.ndarray:
     )
 
 
+def _outlines(mask: np.ndarray) -> Sequence[np.ndarray]:
+    """Outer outlines of the parts that lie in no hole of another, int32 (n, 1, 2) of (x, y)."""
+    return cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
+
+
 def _fill_holes(mask: np.ndarray) -> np.ndarray:
     # Outer outlines drawn full: 20 times faster than scipy.ndimage.binary_fill_holes on 3072x2304
     # pixels, and the same to the pixel.
-    outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     filled = np.zeros_like(mask)
-    cv2.drawContours(filled, outlines, -1, color=255, thickness=cv2.FILLED)
+    cv2.drawContours(filled, _outlines(mask), -1, color=255, thickness=cv2.FILLED)
     return filled
+
+
+def _largest_filled(mask: np.ndarray) -> np.ndarray:
+    # By outlines too: labelling every pixel takes five times as long as all else of `lesion_mask`.
+    largest, best = np.zeros_like(mask), (0, 0, 0)
+    boxed = [(cv2.boundingRect(outline), outline) for outline in _outlines(mask)]
+    kept = None
+    for (left, top, width, height), outline in sorted(boxed, key=_box_area, reverse=True):
+        if width * height < best[0]:
+            break  # this part and all after it are smaller than the best one
+        part = np.zeros((height, width), np.uint8)
+        cv2.drawContours(part, [outline], -1, 255, cv2.FILLED, offset=(-left, -top))
+        first = left + int(part[0].argmax())  # its first pixel in reading order is (top, first)
+        rank = (cv2.countNonZero(part), -top, -first)
+        if rank > best:
+            best, kept = rank, (slice(top, top + height), slice(left, left + width), part)
+    if kept:
+        rows, columns, part = kept
+        largest[rows, columns] = part
+    return largest
+
+
+def _box_area(boxed: tuple[tuple[int, int, int, int], np.ndarray]) -> int:
+    (_, _, width, height), _ = boxed
+    return width * height
 
 
 def _largest_component(mask: np.ndarray) -> np.ndarray:

@@ -7,7 +7,9 @@ averaged over nets and views.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -69,6 +71,33 @@ def _mean_over_views(net: Net, image_ids: Sequence[str], batch_size: int, views:
         logits = np.asarray(net.model.predict_on_batch(seen), dtype=np.float32)
         total += tta.undo(logits, k) if logits.ndim == 4 else log_softmax(logits, axis=-1)
     return (total / views)[: len(batch)]
+
+
+def work_behind(
+    threads: ThreadPoolExecutor,
+    work: Callable[[str, np.ndarray], object],
+    batches: Iterable[tuple[Sequence[str], np.ndarray]],
+    waiting: int,
+) -> Iterator:
+    """Results of work(image id, logits), in order, done by threads while nets predict on.
+
+    Args:
+        threads: that work.
+        work: what to do with each image.
+        batches: of image ids and their logits, as predict_logits yields them.
+        waiting: images that may wait for a thread, so that memory does not grow when prediction is
+            faster than the work.
+
+    Raises:
+        what `work` raises.
+    """
+    queue: deque[Future] = deque()
+    for image_ids, logits in batches:
+        queue.extend(map(threads.submit, [work] * len(image_ids), image_ids, logits))
+        while len(queue) > waiting:
+            yield queue.popleft().result()
+    while queue:
+        yield queue.popleft().result()
 
 
 def mean_logits(logits: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Trained nets: built again from a run's settings, then given its weights.
 
-Enters: the settings a run was trained with, its weight file. Leaves: a keras.Model.
+Enters: the settings a run was trained with, its weight file. Leaves: a keras.Model,
+in the run's precision: `auto` looks at the device at hand, runs without that setting took float32.
 """
 
 from collections.abc import Mapping
@@ -9,12 +10,14 @@ from pathlib import Path
 import keras
 
 from models.classifier import build_classifier
+from models.precision import use_precision
 from models.unet import build_segmenter
 from models.weights import load_weights
 
 
 def load_segmenter(settings: Mapping, file: Path) -> keras.Model:
     """The U-Net of a Task 1 run; UserError when `file` is of another architecture or damaged."""
+    use_precision(settings.get("precision", "float32"))
     model = build_segmenter(
         settings["backbone"],
         image_size=settings["image_size"],
@@ -28,6 +31,7 @@ def load_segmenter(settings: Mapping, file: Path) -> keras.Model:
 
 def load_classifier(settings: Mapping, file: Path) -> keras.Model:
     """The classifier of a Task 3 run; UserError when `file` is of another net or damaged."""
+    use_precision(settings.get("precision", "float32"))
     model = build_classifier(
         settings["backbone"],
         image_size=settings["image_size"],

@@ -45,12 +45,13 @@ class Settings:
     monitor: Literal["val_loss", "val_balanced_accuracy", "val_accuracy"] = "val_loss"
     """The weights of the epoch that is best by this are kept."""
     seed: int = 42  # governs split, start weights, order and augmentation
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU
     workers: int = 4  # threads that read and augment batches
     overwrite: bool = False  # delete runs of the same name and train anew
 
 
 def main(settings: Settings) -> None:
-    from functools import partial
+    from functools import lru_cache, partial
 
     import keras
     import numpy as np
@@ -62,6 +63,7 @@ def main(settings: Settings) -> None:
     from models.classifier import build_classifier
     from models.losses import class_weights, classification_loss
     from models.metrics import classification_metrics
+    from models.precision import use_precision
     from models.weights import load_weights, save_weights
 
     # 1 data
@@ -86,13 +88,13 @@ def main(settings: Settings) -> None:
     label = np.array([labels[image_id] for image_id in images.image_ids])
     targets = np.eye(len(ISIC2018.CLASSES), dtype=np.float32)[label]
     facts = environment.describe(paths.repository) | {
+        "precision": use_precision(settings.precision),
         "data_fingerprint": images.fingerprint,
         "crops_maker": crops.maker if crops else None,
     }
 
-    for k_fold in k_folds:
-        # 2 model
-        keras.utils.clear_session()
+    @lru_cache(maxsize=1)  # one net for all folds, so that it is traced and compiled once
+    def compiled_net(steps: int) -> tuple[keras.Model, training.Start, keras.Model]:
         keras.utils.set_random_seed(settings.seed)
         model = build_classifier(
             settings.backbone,
@@ -103,6 +105,15 @@ def main(settings: Settings) -> None:
             dropout=settings.dropout,
             regularizer=settings.regularizer,
         )
+        model.compile(
+            training.build_optimizer(settings.learning_rate, settings.schedule, steps),
+            classification_loss(settings.loss),
+            metrics=classification_metrics(len(ISIC2018.CLASSES)),
+        )
+        return model, training.Start(model), prediction.logits_of(model)
+
+    for k_fold in k_folds:
+        # 2 batches and model
         train_rows = images.rows(run_folder.training_images(folds, k_fold))
         held_out_rows = images.rows(run_folder.held_out_images(folds, k_fold))
         train = Batches(
@@ -119,12 +130,11 @@ def main(settings: Settings) -> None:
             images.array, targets, held_out_rows, settings.batch_size, workers=settings.workers
         )
         weights = class_weights(label[train_rows], len(ISIC2018.CLASSES), settings.class_weight)
-        steps = len(train) * settings.epochs
-        model.compile(
-            training.build_optimizer(settings.learning_rate, settings.schedule, steps),
-            classification_loss(settings.loss),
-            metrics=classification_metrics(len(ISIC2018.CLASSES)),
-        )
+        # the steps are part of a compiled schedule; folds differ in them at most by some per epoch
+        steps = len(train) * settings.epochs if settings.schedule == "cosine" else 0
+        model, start, logits = compiled_net(steps)
+        keras.utils.set_random_seed(settings.seed)
+        start.restore()
 
         # 3 train
         run = run_folder.create_run(model_data, 3, k_fold, asdict(settings), folds, facts)
@@ -137,14 +147,14 @@ def main(settings: Settings) -> None:
             train,
             held_out,
             run,
-            lambda file, model=model: save_weights(model, file),
+            partial(save_weights, model),
             class_weight=weights,
             verbose=command_line.verbosity(),
         )
 
         # 4 keep what the best weights say of the held-out images, and report
         load_weights(model, run.weights)
-        net = prediction.Net(prediction.logits_of(model), images)
+        net = prediction.Net(logits, images)
         kept_logits.keep_logits(
             run,
             "fold",
@@ -157,7 +167,6 @@ def main(settings: Settings) -> None:
             f"{best['val_accuracy']:.3f}, balanced accuracy "
             f"{best['val_balanced_accuracy']:.3f}; {run.folder}"
         )
-        del model, net, train, held_out
     which = f"--backbone {settings.backbone} --version {settings.version} --k-fold {k_folds[0]}"
     print(f"next: python3 runs/cls_eval.py {which}")
 

@@ -62,7 +62,7 @@ def main(settings: Settings) -> None:
         tuned,
     )
     from misc_utils.postprocess import bounding_box, cut_lesion, radius_of_edge
-    from misc_utils.prediction import Net, logits_of
+    from misc_utils.prediction import Net, logits_of, work_behind
 
     # 1 runs and images
     deciding = submission.deciding_settings(asdict(settings))
@@ -128,14 +128,13 @@ def main(settings: Settings) -> None:
         model = logits_of(load_segmenter(run.settings, run.weights))
         return Net(model, images[run.settings["image_size"]])
 
-    table: list[submission.CropRow] = []
+    batches = kept_logits.stream_logits(
+        nets, groups, weights, views, own_set, net_of, settings.batch_size
+    )
     total = len(image_ids) - len(left_out)
-    with tqdm(total=total, desc=name, unit="image") as progress, ThreadPoolExecutor() as threads:
-        for batch, logits in kept_logits.stream_logits(
-            nets, groups, weights, views, own_set, net_of, settings.batch_size
-        ):
-            table += threads.map(write, batch, logits)
-            progress.update(len(batch))
+    with ThreadPoolExecutor() as threads:
+        rows = work_behind(threads, write, batches, waiting=2 * settings.batch_size)
+        table: list[submission.CropRow] = list(tqdm(rows, name, total, unit="image"))
 
     # 4 report
     empty = sum(row.lesion_pixels == 0 for row in table)

@@ -39,12 +39,13 @@ class Settings:
     monitor: Literal["val_threshold_jaccard", "val_jaccard", "val_loss"] = "val_threshold_jaccard"
     """The weights of the epoch that is best by this are kept."""
     seed: int = 42  # governs split, start weights, order and augmentation
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU
     workers: int = 4  # threads that read and augment batches
     overwrite: bool = False  # delete runs of the same name and train anew
 
 
 def main(settings: Settings) -> None:
-    from functools import partial
+    from functools import lru_cache, partial
 
     import keras
 
@@ -54,6 +55,7 @@ def main(settings: Settings) -> None:
     from misc_utils import environment, kept_logits, prediction, run_folder, training
     from models.losses import segmentation_loss
     from models.metrics import segmentation_metrics
+    from models.precision import use_precision
     from models.unet import build_segmenter
     from models.weights import load_weights, save_weights
 
@@ -66,13 +68,13 @@ def main(settings: Settings) -> None:
     image_ids = limit_images(images.image_ids, settings.limit)
     folds = split_images(image_ids, settings.num_folds, settings.seed)
     facts = environment.describe(paths.repository) | {
+        "precision": use_precision(settings.precision),
         "data_fingerprint": images.fingerprint,
         "truth_fingerprint": masks.fingerprint,
     }
 
-    for k_fold in k_folds:
-        # 2 model
-        keras.utils.clear_session()
+    @lru_cache(maxsize=1)  # one net for all folds, so that it is traced and compiled once
+    def compiled_net(steps: int) -> tuple[keras.Model, training.Start, keras.Model]:
         keras.utils.set_random_seed(settings.seed)
         model = build_segmenter(
             settings.backbone,
@@ -82,6 +84,15 @@ def main(settings: Settings) -> None:
             up=settings.up,
             batch_norm=settings.batch_norm,
         )
+        model.compile(
+            training.build_optimizer(settings.learning_rate, settings.schedule, steps),
+            segmentation_loss(settings.loss),
+            metrics=segmentation_metrics(),
+        )
+        return model, training.Start(model), prediction.logits_of(model)
+
+    for k_fold in k_folds:
+        # 2 batches and model
         train_rows = images.rows(run_folder.training_images(folds, k_fold))
         held_out_rows = images.rows(run_folder.held_out_images(folds, k_fold))
         train = Batches(
@@ -97,12 +108,11 @@ def main(settings: Settings) -> None:
         held_out = Batches(
             images.array, masks.array, held_out_rows, settings.batch_size, workers=settings.workers
         )
-        steps = len(train) * settings.epochs
-        model.compile(
-            training.build_optimizer(settings.learning_rate, settings.schedule, steps),
-            segmentation_loss(settings.loss),
-            metrics=segmentation_metrics(),
-        )
+        # the steps are part of a compiled schedule; folds differ in them at most by one per epoch
+        steps = len(train) * settings.epochs if settings.schedule == "cosine" else 0
+        model, start, logits = compiled_net(steps)
+        keras.utils.set_random_seed(settings.seed)
+        start.restore()
 
         # 3 train
         run = run_folder.create_run(model_data, 1, k_fold, asdict(settings), folds, facts)
@@ -115,13 +125,13 @@ def main(settings: Settings) -> None:
             train,
             held_out,
             run,
-            lambda file, model=model: save_weights(model, file),
+            partial(save_weights, model),
             verbose=command_line.verbosity(),
         )
 
         # 4 keep what the best weights say of the held-out images, and report
         load_weights(model, run.weights)
-        net = prediction.Net(prediction.logits_of(model), images)
+        net = prediction.Net(logits, images)
         kept_logits.keep_logits(
             run,
             "fold",
@@ -134,7 +144,6 @@ def main(settings: Settings) -> None:
             f"{settings.image_size} px mean jaccard {best['val_jaccard']:.3f}, threshold jaccard "
             f"{best['val_threshold_jaccard']:.3f}; {run.folder}"
         )
-        del model, net, train, held_out
     which = f"--backbone {settings.backbone} --version {settings.version} --k-fold {k_folds[0]}"
     print(f"next: python3 runs/seg_eval.py {which}")
 

@@ -230,34 +230,59 @@ def test_the_same_prediction_again_is_fine_another_is_refused(chain, run_script,
     assert run_script(seg_predict, *flags, "--overwrite")[0] == 0
 
 
-def test_training_twice_gives_the_same_weights(root):
-    for version in ("a", "b"):
-        seg_train.main(
-            seg_train.Settings(
-                **SEG | {"version": version, "folds": (0,), "epochs": 2, "limit": 16}
-            )
-        )
-    tensors = []
-    for version in ("a", "b"):
-        run = run_folder.find_run(root / "model_data", 1, "tiny", version, 0)
-        tensors.append({})
-        with h5py.File(run.weights) as file:
-            keep = tensors[-1]
-            file.visititems(
-                lambda name, item, keep=keep: (
-                    keep.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
-                )
-            )
-        assert len(run_folder.load_folds(run)) == 16
+ONCE_MORE = {
+    "segmentation": (1, seg_train, SEG | {"epochs": 2, "limit": 16}),
+    "classification": (
+        3,
+        cls_train,
+        CLS | {"lesion_view": "whole", "dropout": 0.3, "schedule": "cosine", "limit": 28},
+    ),
+}
+
+
+@pytest.mark.parametrize("what", ONCE_MORE)
+def test_a_fold_gives_the_same_weights_alone_and_after_another(root, what):
+    """The second fold starts from the same weights, random states and optimiser as the first."""
+    task, script, settings = ONCE_MORE[what]
+    for version, folds in (("both", (0, 1)), ("alone", (1,))):
+        script.main(script.Settings(**settings | {"version": version, "folds": folds}))
+    tensors = [
+        weights_of(run_folder.find_run(root / "model_data", task, "tiny", version, 1))
+        for version in ("both", "alone")
+    ]
     assert tensors[0].keys() == tensors[1].keys() and len(tensors[0]) > 20
     assert all((tensors[0][name] == tensors[1][name]).all() for name in tensors[0])
+    histories = [
+        run_folder.find_run(root / "model_data", task, "tiny", version, 1).history.read_text()
+        for version in ("both", "alone")
+    ]
+    assert histories[0] == histories[1]
 
 
-def test_a_hold_out_and_nets_that_do_not_pile_up(root, monkeypatch):
-    """num_folds = 1 trains on four fifths; over folds, earlier nets leave the memory."""
-    import models.unet
+def weights_of(run):
+    tensors = {}
+    with h5py.File(run.weights) as file:
+        file.visititems(
+            lambda name, item: (
+                tensors.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
+            )
+        )
+    return tensors
 
-    built, build = [], models.unet.build_segmenter
+
+def test_a_hold_out(root):
+    """num_folds = 1 trains on four fifths."""
+    quick = SEG | {"epochs": 1, "limit": 15}
+    seg_train.main(seg_train.Settings(**quick | {"num_folds": 1, "version": "h"}))
+    run = run_folder.find_run(root / "model_data", 1, "tiny", "h", 0)
+    assert run_folder.load_folds(run)["fold"].value_counts().to_dict() == {1: 12, 0: 3}
+
+
+def test_one_net_serves_all_folds(root, monkeypatch):
+    """It is built anew only where a schedule must have another length; the old one then goes."""
+    import models.classifier
+
+    built, build = [], models.classifier.build_classifier
 
     def spy(*args, **options):
         gc.collect()
@@ -265,13 +290,16 @@ def test_a_hold_out_and_nets_that_do_not_pile_up(root, monkeypatch):
         built.append(weakref.ref(model := build(*args, **options)))
         return model
 
-    monkeypatch.setattr(models.unet, "build_segmenter", spy)
-    quick = SEG | {"epochs": 1, "limit": 15}
-    seg_train.main(seg_train.Settings(**quick | {"num_folds": 1, "version": "h"}))
-    run = run_folder.find_run(root / "model_data", 1, "tiny", "h", 0)
-    assert run_folder.load_folds(run)["fold"].value_counts().to_dict() == {1: 12, 0: 3}
-    seg_train.main(seg_train.Settings(**quick | {"num_folds": 2}))
-    assert len(built) == 3
+    monkeypatch.setattr(models.classifier, "build_classifier", spy)
+    quick = CLS | {"lesion_view": "whole", "epochs": 1, "batch_size": 1}
+    cls_train.main(cls_train.Settings(**quick | {"limit": 28}))
+    assert len(built) == 1
+    built.clear()
+    # 15 images: 7 and 8 to train on, as many steps
+    lengths = {"limit": 15, "schedule": "cosine", "version": "c"}
+    cls_train.main(cls_train.Settings(**quick | lengths))
+    folds = run_folder.load_folds(run_folder.find_run(root / "model_data", 3, "tiny", "c", 0))
+    assert len(built) == folds["fold"].value_counts().nunique()
 
 
 def test_a_partly_trained_split_leaves_images_out(root, run_script):

@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +41,11 @@ class Cached:
 
     def rows(self, image_ids) -> np.ndarray:
         """Row numbers of `image_ids`, in their order; KeyError for an id that is not here."""
-        position = {image_id: row for row, image_id in enumerate(self.image_ids)}
-        return np.array([position[image_id] for image_id in image_ids], dtype=np.int64)
+        return np.array([self._position[image_id] for image_id in image_ids], dtype=np.int64)
+
+    @cached_property
+    def _position(self) -> dict[str, int]:
+        return {image_id: row for row, image_id in enumerate(self.image_ids)}
 
 
 def load_or_build(
