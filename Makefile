@@ -1,15 +1,16 @@
 # `make demo` draws lesions and takes them through all six scripts; `make test` and `make lint` check
-# the code. Each target makes the environment it needs: .venv (TensorFlow), .venv-jax, .venv-torch.
+# the code. Each target makes the environment it needs: .venv (TensorFlow), .venv-jax, .venv-torch,
+# .venv-bench.
 
 # 3.11 or newer; makes the environments.
 PYTHON ?= python3
 # Processes that run tests.
 WORKERS ?= 2
 # Where pip looks for torch besides PyPI, whose Linux wheels bring CUDA along (some GB). For the CPU
-# build: make test-torch TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# build: make test-torch bench TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
-.PHONY: demo test test-models test-jax test-torch lint format
+.PHONY: demo test test-models test-jax test-torch bench lint format
 
 demo: .venv/.installed
 	.venv/bin/python runs/demo.py
@@ -27,6 +28,10 @@ test-jax: .venv-jax/.installed
 test-torch: .venv-torch/.installed
 	KERAS_BACKEND=torch .venv-torch/bin/python -m pytest -n $(WORKERS) --dist loadfile
 
+# Speed against what it is compared with: a table in 25 minutes. Leave the machine alone meanwhile.
+bench: .venv-bench/.installed
+	KERAS_BACKEND=tensorflow .venv-bench/bin/python benchmarks/bench.py
+
 lint: .venv/.installed
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
@@ -38,7 +43,8 @@ format: .venv/.installed
 .venv/.installed: requirements.txt
 .venv-jax/.installed: requirements-jax.txt
 .venv-torch/.installed: requirements-torch.txt
-.venv-torch/.installed: INDEX = $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+.venv-bench/.installed: requirements-bench.txt requirements.txt
+.venv-torch/.installed .venv-bench/.installed: INDEX = $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 # An empty .installed marks an environment as whole, and as newer than what it was made from.
 %/.installed: requirements-common.txt requirements-dev.txt

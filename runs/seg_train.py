@@ -111,8 +111,7 @@ def main(settings: Settings) -> None:
         # the steps are part of a compiled schedule; folds differ in them at most by one per epoch
         steps = len(train) * settings.epochs if settings.schedule == "cosine" else 0
         model, start, logits = compiled_net(steps)
-        keras.utils.set_random_seed(settings.seed)
-        start.restore()
+        start.restore()  # a new global seed would make TensorFlow optimise its graphs again
 
         # 3 train
         run = run_folder.create_run(model_data, 1, k_fold, asdict(settings), folds, facts)

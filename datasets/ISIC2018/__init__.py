@@ -31,6 +31,7 @@ __all__ = [
     "load_view",
     "raw",
     "read_original",
+    "read_small",
     "read_truth",
 ]
 
@@ -42,12 +43,21 @@ def load_images(data_dir: Path, task: int, images: str, image_size: int) -> Cach
     """
 
     def read(image_id: str, content: bytes) -> tuple[np.ndarray, int, int]:
-        image, height, width = raw.read_image(content, shortest=2 * image_size)
-        return resize(image, image_size), height, width
+        return read_small(content, image_size)
 
     sources = raw.list_images(raw.image_folder(data_dir, task, images))
     name, shape = f"task{task}_{images}_images_{image_size}", (image_size, image_size, 3)
     return load_or_build(data_dir / "cache", name, sources, read, shape)
+
+
+def read_small(content: bytes, image_size: int) -> tuple[np.ndarray, int, int]:
+    """A picture as it is cached, uint8 (image_size, image_size, 3) RGB, and its height and width.
+
+    A JPEG is decoded at part of its size where that leaves at least twice as many pixels a side.
+    Errors as in raw.read_image.
+    """
+    image, height, width = raw.read_image(content, shortest=2 * image_size)
+    return resize(image, image_size), height, width
 
 
 def list_truth_masks(data_dir: Path, images: str, image_ids: Sequence[str]) -> dict[str, Path]:
