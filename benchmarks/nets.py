@@ -82,7 +82,9 @@ def folds(repetitions: int) -> Iterator[Row]:
     command = [sys.executable, str(HERE / "two_folds.py"), "vgg16"]
     first, second = [], []
     for _ in range(repetitions):
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{command} failed:\n{done.stderr}")
         times = done.stdout.splitlines()[-1].split()
         first.append(float(times[0]))
         second.append(float(times[1]))
