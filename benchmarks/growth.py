@@ -16,7 +16,9 @@ from measure import Row, Target, seconds
 from pictures import draw_jpeg
 
 NUMBERS = (1_000, 10_000, 50_000)
-FEW = 100  # what a script does once, whatever N, is measured with so many and taken off
+# What a script does once, whatever N, is measured with so many and taken off. Also the size of a
+# batch: all NUMBERS are multiples of it, so the net is traced for one size only.
+FEW = 100
 
 
 def scale(repetitions: int) -> Iterator[Row]:
@@ -80,7 +82,7 @@ def measure_rounds(root: Path, repetitions: int) -> tuple[dict, dict]:
 
     contents = [draw_jpeg(48, 64, seed) for seed in range(20)]
     settings = seg_predict.Settings(
-        "mask", "tiny", task=1, pred_set="test", overwrite=True, batch_size=256
+        "mask", "tiny", task=1, pred_set="test", overwrite=True, batch_size=FEW
     )
 
     def predict_all() -> None:
