@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
+from files import write_text
 from misc_utils.pages import embed, format_score, format_share, render
-from misc_utils.whole_file import write_text
 
 THUMBNAIL = 160  # longest side of a picture, in pixels
 QUALITY = 72  # of its JPEG

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from errors import UserError
-from misc_utils.whole_file import write_text
+from files import write_text
 
 UNRELEASED = "ISIC_0035068"  # in the truth of the Task 3 test set, but not among its images
 

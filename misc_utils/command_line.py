@@ -1,7 +1,7 @@
 """Turns a frozen Settings dataclass into the command line of a script.
 
 Enters: the script's main function and its Settings. Leaves: an exit code; what a person can mend is
-one message on standard error and exit code 1, a wrong flag exit code 2.
+one message on standard error and exit code 1, a wrong flag exit code 2, Ctrl-C 130, SIGTERM 143.
 """
 
 import contextlib
@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 import tyro
 
 from errors import UserError
+from files import explained
+from misc_utils import signals
 
 
 def run(
@@ -29,15 +31,22 @@ def run(
     for name in ("jax", "tensorflow", "absl", "h5py", "PIL", "matplotlib"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
-        if needs_keras:
-            import_keras()
-        main(settings)
+        with signals.handled(signals.end_now):
+            if needs_keras:
+                import_keras()
+            main(settings)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    except OSError as error:
+        said = explained(error)
+        if said is None:
+            raise
+        print(f"error: {said}", file=sys.stderr)
+        sys.exit(1)
+    except signals.EndedBySignal as error:
+        print(f"ended by {error}; the same command goes on where it was", file=sys.stderr)
+        sys.exit(error.code)
 
 
 def import_keras() -> None:

@@ -16,10 +16,10 @@ from typing import Literal
 import pandas as pd
 
 from errors import UserError
+from files import write_text
 from misc_utils import run_folder
 from misc_utils.prediction import assign_nets
 from misc_utils.run_folder import Run
-from misc_utils.whole_file import write_text
 
 LONGEST_NAME = 120  # of a folder, in letters
 

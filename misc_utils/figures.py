@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import MaxNLocator
 
-from misc_utils.whole_file import partial_file
+from files import partial_file
 
 LONGEST_SIDE = 512  # of an image on a sheet, in pixels
 CELL = 2.8  # width of an image on a sheet, in inches

@@ -6,19 +6,20 @@ with the ids of the rows and what they depend on. The set `fold` is the run's he
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from errors import UserError
+from files import locked, new_array, partial_file, remove_partials, write_text
 from misc_utils import run_folder
 from misc_utils.ensemble import Ensemble, weights_of_runs
 from misc_utils.prediction import Net, mean_logits, predict_logits
 from misc_utils.run_folder import Run
-from misc_utils.whole_file import partial_file, write_text
 
 FORMAT = 1
 
@@ -38,8 +39,11 @@ def load_logits(
     """
     array_file, record_file = _files(run, images, views)
     try:
-        record = json.loads(record_file.read_text(encoding="utf-8"))
+        text = record_file.read_text(encoding="utf-8")
         array = np.load(array_file, mmap_mode="r", allow_pickle=False)
+        if text != record_file.read_text(encoding="utf-8"):
+            return None  # another process is replacing both
+        record = json.loads(text)
         image_ids, made_by = record["image_ids"], record["made_by"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -63,29 +67,38 @@ def keep_logits(
     Arguments as in load_logits; `predict` is asked for `image_ids`.
     """
     array_file, record_file = _files(run, images, views)
-    record_file.unlink(missing_ok=True)
-    made_by = _made_by(run, data)
+    waiting = f"{run.name}: waiting for another process that is predicting the same"
+    with locked(run.folder.parent, array_file.stem, wait=waiting):
+        kept = load_logits(run, images, views, image_ids, data)
+        if kept is not None:
+            return kept  # by that process
+        made_by = _made_by(run, data)
+        remove_partials(run.folder, array_file.name, record_file.name)
+        record_file.unlink(missing_ok=True)
+        with partial_file(array_file) as partial:
+            order = _predict_into(partial, run, image_ids, predict)
+        if made_by != _made_by(run, data):
+            raise UserError(
+                f"{run.weights} changed while it predicted: a training is under way. Wait for its "
+                f"end."
+            )
+        write_text(record_file, json.dumps({"made_by": made_by, "image_ids": order}))
+    return load_logits(run, images, views, order, data)
+
+
+def _predict_into(file: Path, run: Run, image_ids: Sequence[str], predict: Predict) -> list[str]:
+    """Write the logits of the images into a new `.npy`; the ids in order of its rows."""
     kind = np.float16 if run.record["task"] == 1 else np.float32
     array, order = None, []
-    with (
-        partial_file(array_file) as file,
-        tqdm(total=len(image_ids), desc=f"{run.name}: predict", unit="image") as progress,
-    ):
+    with tqdm(total=len(image_ids), desc=f"{run.name}: predict", unit="image") as progress:
         for some, logits in predict(image_ids):
             if array is None:
-                shape = (len(image_ids), *logits.shape[1:])
-                array = np.lib.format.open_memmap(file, "w+", kind, shape)
+                array = new_array(file, kind, (len(image_ids), *logits.shape[1:]))
             array[len(order) : len(order) + len(some)] = logits
             order += some
             progress.update(len(some))
-        array.flush()
-        del array
-    if made_by != _made_by(run, data):
-        raise UserError(
-            f"{run.weights} changed while it predicted: a training is under way. Wait for its end."
-        )
-    write_text(record_file, json.dumps({"made_by": made_by, "image_ids": order}))
-    return load_logits(run, images, views, order, data)
+    array.flush()
+    return order
 
 
 def gather_logits(
@@ -134,6 +147,7 @@ def stream_logits(
     own_set: bool,
     net_of: Callable[[Run], Net],
     batch_size: int,
+    done: Collection[str] = (),
 ) -> Iterator[tuple[list[str], np.ndarray]]:
     """Blended logits of images, batch by batch, each by the runs that may predict it.
 
@@ -146,6 +160,7 @@ def stream_logits(
             caller): what a run held out is read from what is kept, and kept if it was not.
         net_of: loads the net of a run; asked only for runs that must predict.
         batch_size: images per step.
+        done: images that are not asked for, see prediction.predict_logits.
     """
     runs = {run.name: run for run in ensemble.runs}
     held_out = {
@@ -157,15 +172,16 @@ def stream_logits(
         by_all = set.intersection(*(held_out[name] for name in names)) if own_set else set()
         stored = [image_id for image_id in image_ids if image_id in by_all]
         fresh = [image_id for image_id in image_ids if image_id not in by_all]
-        if stored:
+        left = [image_id for image_id in stored if image_id not in done]
+        if left:
             kept = [_held_out(runs[name], stored, views, net_of, batch_size) for name in names]
-            for start in range(0, len(stored), batch_size):
-                some = stored[start : start + batch_size]
+            for start in range(0, len(left), batch_size):
+                some = left[start : start + batch_size]
                 parts = [np.stack([logits[i] for i in some]) for logits in kept]
                 yield some, mean_logits(parts, [shares[name] for name in names])
-        if fresh:
+        if set(fresh) - set(done):
             nets = [replace(net_of(runs[name]), weight=shares[name]) for name in names]
-            yield from predict_logits(nets, fresh, batch_size, views)
+            yield from predict_logits(nets, fresh, batch_size, views, done)
 
 
 def _held_out(

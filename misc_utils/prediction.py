@@ -8,7 +8,7 @@ averaged over nets and views.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -40,7 +40,11 @@ def logits_of(model: keras.Model) -> keras.Model:
 
 
 def predict_logits(
-    nets: Sequence[Net], image_ids: Sequence[str], batch_size: int, views: int
+    nets: Sequence[Net],
+    image_ids: Sequence[str],
+    batch_size: int,
+    views: int,
+    done: Collection[str] = (),
 ) -> Iterator[tuple[list[str], np.ndarray]]:
     """Mean logits over nets and views, batch by batch, so that memory does not grow with N.
 
@@ -49,6 +53,8 @@ def predict_logits(
         image_ids: which images, n of them.
         batch_size: images per step; the last batch is filled up, so that nothing compiles twice.
         views: 1, or 8 for all flips and quarter turns.
+        done: images that are not asked for; the batches stay the same without them, so that the
+            logits of the others are the same to the last bit.
 
     Yields:
         b image ids, and logits float32 (b, S, S, 1), S the largest of the nets' sizes, or (b, C);
@@ -58,8 +64,12 @@ def predict_logits(
     batch_size = max(min(batch_size, len(image_ids)), 1)
     for start in range(0, len(image_ids), batch_size):
         chosen = image_ids[start : start + batch_size]
+        left = [image_id for image_id in chosen if image_id not in done]
+        if not left:
+            continue
         means = [_mean_over_views(net, chosen, batch_size, views) for net in nets]
-        yield chosen, mean_logits(means, [net.weight for net in nets])
+        logits = mean_logits(means, [net.weight for net in nets])
+        yield left, logits[[image_id not in done for image_id in chosen]]
 
 
 def _mean_over_views(net: Net, image_ids: Sequence[str], batch_size: int, views: int) -> np.ndarray:

@@ -8,11 +8,14 @@ refusal to touch what something different made.
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from errors import UserError
-from misc_utils.whole_file import write_text
+from files import InUseError, locked, remove_partials, write_text
+from misc_utils.journal import Journal
 
 
 def check_maker(submissions: Path, name: str, made_by: dict) -> None:
@@ -54,6 +57,39 @@ def record_of(submissions: Path, name: str) -> Path:
     return submissions / (name.removesuffix(".csv") + ".json")
 
 
+def journal_of(submissions: Path, name: str) -> Path:
+    """The file that says which images of the folder or CSV table `name` are done."""
+    return submissions / (name.removesuffix(".csv") + "_progress.jsonl")
+
+
+def open_journal(submissions: Path, name: str, made_by: dict, data: str) -> Journal:
+    """The journal of a folder or table; begun anew where maker or images are others than then.
+
+    `data` is the fingerprint of the images.
+    """
+    submissions.mkdir(parents=True, exist_ok=True)
+    text = json.dumps([made_by, data], sort_keys=True)
+    key = hashlib.sha256(text.encode()).hexdigest()
+    return Journal(journal_of(submissions, name), key)
+
+
+@contextmanager
+def claimed(submissions: Path, name: str) -> Iterator[None]:
+    """No other process writes the folder or table `name` within the block, else UserError."""
+    try:
+        with locked(submissions, name):
+            stem = name.removesuffix(".csv").removesuffix("_submission")
+            ours = record_of(submissions, name), journal_of(submissions, name)
+            beside = f"{stem}_examples.png", f"{stem}_classes.json"
+            remove_partials(submissions, name, *(file.name for file in ours), *beside)
+            yield
+    except InUseError:
+        raise UserError(
+            f"{submissions / name}: another process is writing it. Wait for its end; then the same "
+            f"command has nothing to do, or goes on where that one was."
+        ) from None
+
+
 def read_record(record: Path) -> dict:
     """Content of a JSON file that write_record wrote; UserError for any other."""
     try:
@@ -81,6 +117,7 @@ def write_record(
 def remove(submissions: Path, name: str) -> None:
     """Delete what `name` stands for; the record first, so that no remainder passes for whole."""
     record_of(submissions, name).unlink(missing_ok=True)
+    journal_of(submissions, name).unlink(missing_ok=True)
     target = submissions / name
     if target.is_dir() and not target.is_symlink():
         shutil.rmtree(target)

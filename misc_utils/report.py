@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from files import write_text
 from misc_utils import class_figures, score_figures
 from misc_utils import report_parts as parts
 from misc_utils.pages import embed, format_interval, format_score, format_share, readable, render
 from misc_utils.report_parts import Section, Shown, Table, Tile
 from misc_utils.scoring import JACCARD_THRESHOLD
-from misc_utils.whole_file import write_text
 
 __all__ = [
     "Shown",

@@ -1,21 +1,21 @@
 """The only owner of model_data/: one folder per training run.
 
 Enters: settings, folds and scores of a run. Leaves: `task1_densenet169_k0_v0/` with
-`<name>.weights.h5`, `<name>.csv` (a row per epoch), `settings.json`, `folds.csv`, scores, figures.
-Runs are found by reading settings.json, never by parsing a folder's name.
+`<name>.weights.h5`, `<name>.csv` (a row per epoch), `settings.json`, `folds.csv`, scores, figures,
+and `<name>_state.npz`, from which training goes on. Runs are found by reading settings.json, never
+by parsing a folder's name.
 """
 
 import hashlib
 import json
 import re
-import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from errors import UserError
-from misc_utils.whole_file import write_text
+from files import write_text
 
 FORMAT = 1
 
@@ -26,6 +26,7 @@ class Run:
 
     folder: Path
     record: dict  # content of settings.json
+    resumes: bool = False  # its state is there: training goes on from it
 
     @property
     def name(self) -> str:
@@ -52,6 +53,11 @@ class Run:
         """Table with a row per epoch."""
         return self.folder / f"{self.name}.csv"
 
+    @property
+    def state(self) -> Path:
+        """All that training needs to go on after its last whole epoch, see training_state."""
+        return self.file("state.npz")
+
     def file(self, ending: str) -> Path:
         """Another file of this run: `<name>_<ending>`."""
         return self.folder / f"{self.name}_{ending}"
@@ -64,71 +70,40 @@ def run_name(task: int, backbone: str, k_fold: int, version: str) -> str:
     return f"task{task}_{backbone}_k{k_fold}_v{version}"
 
 
-def check_new(
-    model_data: Path, task: int, settings: dict, k_folds: list[int], overwrite: bool
-) -> None:
-    """Raise UserError if a run of these names exists and may not be replaced."""
-    for k_fold in k_folds:
-        folder = model_data / run_name(task, settings["backbone"], k_fold, settings["version"])
-        if folder.exists() and not overwrite:
-            raise UserError(
-                f"{folder} exists: a run is not trained over. Choose another --version, or "
-                f"--overwrite to delete it and train anew."
-            )
-
-
-def create_run(
-    model_data: Path, task: int, k_fold: int, settings: dict, folds: pd.DataFrame, facts: dict
-) -> Run:
-    """A new folder with settings.json and folds.csv; an old one of the same name is deleted.
-
-    Args:
-        model_data: the folder of all runs.
-        task: 1 or 3.
-        k_fold: the fold held out.
-        settings: the script's settings; `backbone`, `version` and `num_folds` are read here.
-        folds: one row per image, see datasets.ISIC2018.folds.
-        facts: what else settings.json is to hold (versions, device, fingerprint of the data ...).
-
-    Raises:
-        UserError when a fold is empty, ValueError when a lesion or image is in two folds.
-    """
-    folder = model_data / run_name(task, settings["backbone"], k_fold, settings["version"])
-    _check_folds(folds, k_fold)
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    record = {"format": FORMAT, "task": task, "k_fold": k_fold, "finished": False}
-    run = Run(folder, record | {"settings": settings} | facts)
-    write_text(folder / "folds.csv", folds.to_csv(index=False))
-    write_text(folder / "settings.json", json.dumps(run.record, indent=2))
-    return run
-
-
 def finish_run(run: Run, facts: dict) -> Run:
     """Mark the run as trained to its end, and store `facts` (best epoch, seconds) with it."""
-    run = Run(run.folder, run.record | {"finished": True} | facts)
-    write_text(run.folder / "settings.json", json.dumps(run.record, indent=2))
+    run = replace(run, record=run.record | {"finished": True} | facts)
+    write_record(run)
     return run
+
+
+def write_record(run: Run) -> None:
+    """Write settings.json."""
+    write_text(run.folder / "settings.json", json.dumps(run.record, indent=2))
 
 
 def list_runs(model_data: Path, task: int) -> list[Run]:
     """All runs of a task, in order of backbone, version and fold; UserError for a broken one."""
-    runs = []
-    for file in sorted(model_data.glob("*/settings.json")):
-        try:
-            record = json.loads(file.read_text())
-            key = (record["settings"]["backbone"], record["settings"]["version"], record["k_fold"])
-            if record["format"] != FORMAT:
-                raise ValueError(f"format {record['format']}, expected {FORMAT}")
-            if record["task"] == task:
-                runs.append((key, Run(file.parent, record)))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{file}: cannot be read as the settings of a run ({error}). Restore it, or move "
-                f"its folder away."
-            ) from None
+    files = sorted(model_data.glob("*/settings.json"))
+    runs = [(key, run) for key, run in map(read_run, files) if run.record["task"] == task]
     return [run for _, run in sorted(runs, key=lambda pair: pair[0])]
+
+
+def read_run(file: Path) -> tuple[tuple[str, str, int], Run]:
+    """Backbone, version and fold of a run, to sort by, and the run; UserError for a broken one."""
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        key = (record["settings"]["backbone"], record["settings"]["version"], record["k_fold"])
+        if record["format"] != FORMAT:
+            raise ValueError(f"format {record['format']}, expected {FORMAT}")
+        if not isinstance(record["finished"], bool) or record["task"] not in (1, 3):
+            raise ValueError("task is not 1 or 3, or finished not true or false")
+        return key, Run(file.parent, record)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{file}: cannot be read as the settings of a run ({error}). Restore it, or move "
+            f"its folder away."
+        ) from None
 
 
 def find_runs(model_data: Path, task: int, backbone: str, version: str) -> list[Run]:
@@ -184,7 +159,7 @@ def load_folds(run: Run) -> pd.DataFrame:
     file = run.folder / "folds.csv"
     try:
         folds = pd.read_csv(file, dtype={"image": str, "lesion": str})
-        _check_folds(folds, run.k_fold)
+        check_folds(folds, run.k_fold)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{file}: {error}. Restore the file as training wrote it.") from None
     return folds
@@ -251,7 +226,7 @@ def check_same_crops(runs: list[Run], maker: str | None) -> None:
             )
 
 
-def _check_folds(folds: pd.DataFrame, k_fold: int) -> None:
+def check_folds(folds: pd.DataFrame, k_fold: int) -> None:
     """ValueError unless images are unique, no lesion crosses, and both parts hold images."""
     double = folds.loc[folds["image"].duplicated(), "image"].tolist()
     if double:

@@ -6,6 +6,7 @@ Enters: masks uint8 (H, W) in {0, 255}, crops uint8 (h, w, 3) RGB, class probabi
 JSON file that says what made it (see provenance).
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -20,9 +21,10 @@ import pandas as pd
 from PIL import Image
 
 from errors import UserError
+from files import partial_file, remove_partials
 from misc_utils import provenance
 from misc_utils.class_table import check_classes_file, listed
-from misc_utils.whole_file import partial_file
+from misc_utils.journal import Journal
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +118,8 @@ def _name(task: int, images: str) -> str:
 def open_folder(submissions: Path, name: str, made_by: dict, overwrite: bool) -> Path:
     """The folder `name`, ready to be written to; its JSON says `complete: false` until closed.
 
+    What the same maker has completed stays complete; whoever changes it must say otherwise first.
+
     Args:
         submissions: the folder of all results.
         name: from mask_folder or crop_folder.
@@ -127,10 +131,37 @@ def open_folder(submissions: Path, name: str, made_by: dict, overwrite: bool) ->
     provenance.check_maker(submissions, name, made_by)
     folder = submissions / name
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in folder.glob("partial_*"):  # of a process that was killed
-        stale.unlink()
-    provenance.write_record(submissions, name, made_by, complete=False)
+    remove_partials(folder)
+    record = provenance.record_of(submissions, name)
+    if not (record.exists() and provenance.read_record(record)["complete"]):
+        provenance.write_record(submissions, name, made_by, complete=False)
     return folder
+
+
+def done_images(folder: Path, journal: Journal) -> set[str]:
+    """Images of the journal whose file in the folder is whole, as its SHA-256 says."""
+    done = set()
+    for image_id, row in journal.rows.items():
+        with contextlib.suppress(OSError, KeyError, TypeError):
+            if file_hash(folder / row["file"]) == row["sha256"]:
+                done.add(image_id)
+    return done
+
+
+def note_image(journal: Journal, file: Path, digest: str, row: CropRow) -> None:
+    """Enter a written mask or crop into the journal."""
+    journal.add(row.image, {"file": file.name, "sha256": digest, "row": row})
+
+
+def rows_of(journal: Journal) -> list[CropRow]:
+    """What note_image entered."""
+    return [CropRow(*row["row"]) for row in journal.rows.values()]
+
+
+def file_hash(file: Path) -> str:
+    """SHA-256 of a file."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def close_folder(submissions: Path, name: str, made_by: dict, summary: dict) -> None:
@@ -157,7 +188,7 @@ def write_mask(folder: Path, image_id: str, mask: np.ndarray, height: int, width
     if not ((mask == 0) | (mask == 255)).all():
         raise ValueError(f"{image_id}: a mask is 0 or 255, not {np.unique(mask)[:5].tolist()} ...")
     file = folder / f"{image_id}_segmentation.png"
-    with partial_file(file) as partial:
+    with partial_file(file, durable=False) as partial:  # the journal has its hash
         Image.fromarray(mask).save(partial)
     return file
 
@@ -179,7 +210,7 @@ def write_crop(folder: Path, image_id: str, crop: np.ndarray, format: str = "png
     if crop.dtype != np.uint8 or crop.ndim != 3 or crop.shape[2] != 3 or not crop.size:
         raise ValueError(f"{image_id}: a crop is uint8 (h, w, 3), not {crop.dtype} {crop.shape}")
     file = crop_file(folder, image_id, format)
-    with partial_file(file) as partial:
+    with partial_file(file, durable=False) as partial:  # the journal has its hash
         Image.fromarray(crop).save(partial, **FORMATS[format].options)
     return file
 
@@ -303,7 +334,6 @@ def write_classes(
     with partial_file(file) as partial:
         partial.write_text("".join(",".join(line) + "\n" for line in lines), newline="\n")
         check_classes_file(partial, classes, expected_ids, shown=file)
-        provenance.remove(submissions, name)
         provenance.write_record(submissions, name, made_by, complete=False)
     largest = probability == probability.max(axis=1, keepdims=True)
     ties = [image_ids[i] for i in np.flatnonzero(largest.sum(axis=1) > 1)]

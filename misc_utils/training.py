@@ -3,16 +3,25 @@
 Enters: numbers from a script's Settings. Leaves: an optimiser; callbacks in the order they run in.
 """
 
+import io
+import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 
 from errors import UserError
-from misc_utils import figures, run_folder
+from files import write_text
+from misc_utils import figures
+from misc_utils.run_folder import Run
+from misc_utils.signals import deferred
+from misc_utils.training_state import Progress, load_state, save_state
+
+log = logging.getLogger(__name__)
 
 
 def build_optimizer(learning_rate: float, schedule: str, steps: int) -> keras.optimizers.Optimizer:
@@ -74,99 +83,163 @@ class StopOnNaN(keras.callbacks.Callback):
             )
 
 
-class SaveBest(keras.callbacks.Callback):
-    """Saves the weights whenever the monitored value is better than ever before.
+class Plateau(keras.callbacks.ReduceLROnPlateau):
+    """Keras's own, whose counters survive the end of a process (they are reset when fit begins)."""
 
-    Keras's own ModelCheckpoint stores the optimiser too and writes over the file in place.
+    COUNTERS = ("best", "wait", "cooldown_counter")
+
+    def __init__(self, counters: Mapping[str, float], **options) -> None:
+        super().__init__(**options)
+        self.start = dict(counters)
+
+    @property
+    def counters(self) -> dict[str, float]:
+        """What it remembers of the epochs before."""
+        return {name: getattr(self, name) for name in self.COUNTERS}
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Reset, then take over what was remembered."""
+        super().on_train_begin(logs)
+        for name, value in self.start.items():
+            setattr(self, name, value)
+
+
+class KeepEpoch(keras.callbacks.Callback):
+    """After each epoch: the state to go on from, the weights if they are the best, the history.
+
+    In this order. A process killed before the state is written repeats the epoch; one killed before
+    the best weights are, finds them in the state (see fit_fold).
     """
 
-    def __init__(self, save: Callable[[], None], monitor: str, mode: str) -> None:
+    def __init__(
+        self,
+        run: Run,
+        progress: Progress,
+        variables: Sequence[keras.Variable],
+        save: Callable[[Path], None],
+        plateau: Plateau | None = None,
+    ) -> None:
         super().__init__()
-        self.save, self.monitor, self.sign = save, monitor, {"min": -1.0, "max": 1.0}[mode]
-        self.best, self.best_epoch = -math.inf, -1
+        self.run, self.progress, self.variables = run, progress, variables
+        self.save, self.plateau = save, plateau
+        self.monitor = run.settings["monitor"]
+        self.sign = -1.0 if self.monitor.endswith("loss") else 1.0
+        self.started = time.monotonic() - progress.seconds
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Compare, then save."""
-        value = self.sign * logs[self.monitor]
-        if value > self.best:
-            self.best, self.best_epoch = value, epoch
-            self.save()
+        """Compare, then write."""
+        progress, value = self.progress, float(logs[self.monitor])
+        progress.history.append({name: float(logs[name]) for name in sorted(logs)})
+        better = progress.best is None or self.sign * value > self.sign * progress.best
+        if better:
+            progress.best, progress.best_epoch = value, epoch
+        if self.plateau:
+            progress.plateau = self.plateau.counters
+        progress.seconds = time.monotonic() - self.started
+        save_state(self.run.state, self.variables, progress)
+        if better:
+            self.save(self.run.weights)
+        write_history(self.run.history, progress.history)
+
+
+class EndWhenTold(keras.callbacks.Callback):
+    """Ends training after the batch during which the process was told to end."""
+
+    def __init__(self, end_if_told: Callable[[], None]) -> None:
+        super().__init__()
+        self.end_if_told = end_if_told
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Between two steps."""
+        self.end_if_told()
+
+    def on_test_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Between two steps of validation."""
+        self.end_if_told()
+
+
+def write_history(file: Path, history: Sequence[Mapping[str, float]]) -> None:
+    """The table with a row per epoch; column `epoch` counts from 0."""
+    table = io.StringIO()
+    pd.DataFrame(history).to_csv(table, index_label="epoch", lineterminator="\n")
+    write_text(file, table.getvalue())
 
 
 def fit_fold(
     model: keras.Model,
+    start: Start,
     train: keras.utils.PyDataset,
     held_out: keras.utils.PyDataset,
-    run: run_folder.Run,
+    run: Run,
     save: Callable[[Path], None],
     class_weight: Mapping[int, float] | None = None,
     verbose: int = 2,
-) -> dict[str, float]:
-    """Train a compiled net as the settings of its run say, and finish the run.
+) -> Progress:
+    """Train a compiled net as the settings of its run say, or go on where its state was kept.
 
-    Leaves weights of the best epoch, a history with a row per epoch, and its figure in the run's
-    folder. Read from the run's settings: epochs, monitor, schedule, plateau_factor,
-    plateau_patience, min_learning_rate.
+    Leaves weights of the best epoch, a history with a row per epoch, its figure, and the state in
+    the run's folder. Read from the run's settings: epochs, monitor (val_loss: smaller is better; a
+    score: larger), schedule (plateau lowers the learning rate by plateau_factor when val_loss has
+    not fallen for plateau_patience epochs, down to min_learning_rate).
 
     Args:
         model: compiled.
+        start: what it starts from.
         train: batches with a `set_epoch`, told the epoch before it begins.
         held_out: batches the net is scored on after each epoch.
-        run: an empty run, from run_folder.create_run.
+        run: begun, see claim.begin_run.
         save: stores the net's weights in a file.
         class_weight: {class index: weight in the loss}.
         verbose: of Keras's fit.
 
-    Returns:
-        The measures of the best epoch, those on held-out batches with `val_` before their names,
-        and `best_epoch` (0 is the first).
-
     Raises:
-        UserError when a loss is no longer a number.
+        UserError when a loss is no longer a number, or the state is damaged; EndedBySignal.
     """
-    settings, started = run.settings, time.monotonic()
-    callbacks = build_callbacks(train, run.history, lambda: save(run.weights), settings)
-    history = model.fit(
-        train,
-        validation_data=held_out,
-        epochs=settings["epochs"],
-        class_weight=class_weight,
-        shuffle=False,  # the batches do it, as a function of the seed
-        callbacks=callbacks,
-        verbose=verbose,
-    ).history
-    best = callbacks[-1].best_epoch
-    scores = {name: float(values[best]) for name, values in history.items()}
-    seconds = round(time.monotonic() - started)
-    run_folder.finish_run(run, {"best_epoch": best, "best": scores, "seconds": seconds})
-    figures.draw_history(run.file("history.png"), history, run.name)
-    return scores | {"best_epoch": best}
+    settings, progress = run.settings, Progress()
+    start.restore()  # and no new global seed, which would make TensorFlow optimise its graphs again
+    if run.resumes:
+        progress = load_state(run.state, start.variables)
+        log.info("%s: goes on after epoch %d of %d", run.name, progress.epochs, settings["epochs"])
+        if progress.best_epoch == progress.epochs - 1:
+            save(run.weights)  # the process may have ended before it did
+        write_history(run.history, progress.history)
+    if progress.epochs < settings["epochs"]:
+        with deferred() as end_if_told:
+            model.fit(
+                train,
+                validation_data=held_out,
+                initial_epoch=progress.epochs,
+                epochs=settings["epochs"],
+                class_weight=class_weight,
+                shuffle=False,  # the batches do it, as a function of the seed
+                callbacks=[
+                    *build_callbacks(train, run, progress, start.variables, save),
+                    EndWhenTold(end_if_told),
+                ],
+                verbose=verbose,
+            )
+    columns = {name: [row[name] for row in progress.history] for name in progress.scores}
+    figures.draw_history(run.file("history.png"), columns, run.name)
+    return progress
 
 
 def build_callbacks(
-    batches, history: Path, save: Callable[[], None], settings: Mapping
+    batches,
+    run: Run,
+    progress: Progress,
+    variables: Sequence[keras.Variable],
+    save: Callable[[Path], None],
 ) -> list[keras.callbacks.Callback]:
-    """Callbacks of one training; the last is SaveBest.
-
-    Args:
-        batches: the training batches, told the epoch.
-        history: CSV file that gets a row per epoch.
-        save: stores the net's weights.
-        settings: `monitor`: val_loss (smaller is better) or a score (larger is better);
-            `schedule`: plateau lowers the learning rate by `plateau_factor` when val_loss has not
-            fallen for `plateau_patience` epochs, down to `min_learning_rate`.
-    """
-    callbacks = [TellEpoch(batches), StopOnNaN()]
+    """Callbacks of one training, in the order they run in; see fit_fold."""
+    settings, callbacks, plateau = run.settings, [TellEpoch(batches), StopOnNaN()], None
     if settings["schedule"] == "plateau":
-        plateau = keras.callbacks.ReduceLROnPlateau(
-            "val_loss",
-            settings["plateau_factor"],
-            settings["plateau_patience"],
+        plateau = Plateau(
+            progress.plateau,
+            monitor="val_loss",
+            factor=settings["plateau_factor"],
+            patience=settings["plateau_patience"],
             min_lr=settings["min_learning_rate"],
             verbose=1,
         )
         callbacks.append(plateau)
-    callbacks.append(keras.callbacks.CSVLogger(str(history)))
-    monitor = settings["monitor"]
-    callbacks.append(SaveBest(save, monitor, "min" if monitor.endswith("loss") else "max"))
-    return callbacks
+    return [*callbacks, KeepEpoch(run, progress, variables, save, plateau)]

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from errors import UserError
+from files import write_text
 from misc_utils import calibration, run_folder
 from misc_utils.ensemble import Ensemble
 from misc_utils.postprocess import PostProcessing
-from misc_utils.whole_file import write_text
 
 FORMAT = 1
 RULES = ("smoothing", "threshold", "fill_holes", "component")

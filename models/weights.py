@@ -4,7 +4,6 @@ In: a Keras model and a path ending `.weights.h5`. Out: an HDF5 file as Keras la
 model's variables set from one (float16 tensors become float32).
 """
 
-import os
 import tempfile
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import h5py
 import keras
 
 from errors import UserError
+from files import partial_file
 
 SUFFIX = ".weights.h5"
 _SHOWN = 4  # names listed in an error
@@ -22,17 +22,14 @@ Layout = dict[str, tuple[int, ...]]
 def save_weights(model: keras.Model, path: Path | str) -> None:
     """Write the model's variables to `path` (ends .weights.h5), replacing it in one step.
 
-    The optimiser of a compiled model is left out. ValueError on another ending.
+    The optimiser of a compiled model is left out. ValueError on another ending; UserError when the
+    disk is full.
     """
     path = Path(path)
     if not path.name.endswith(SUFFIX):
         raise ValueError(f"{path}: the name of a weight file must end in {SUFFIX}")
-    partial = path.with_name(f"{path.name.removesuffix(SUFFIX)}.{os.getpid()}.partial{SUFFIX}")
-    try:
+    with partial_file(path) as partial:
         _uncompiled(model).save_weights(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_weights(model: keras.Model, path: Path | str) -> None:
@@ -58,7 +55,8 @@ def load_weights(model: keras.Model, path: Path | str) -> None:
 
 def _uncompiled(model: keras.Model) -> keras.Model:
     """The same layers and variables as a model without optimiser, loss and metrics."""
-    return keras.Model(model.inputs, model.outputs)
+    # the name is written into the file, which is to be the same for the same weights
+    return keras.Model(model.inputs, model.outputs, name=model.name)
 
 
 def _layout(path: Path) -> Layout:

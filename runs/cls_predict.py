@@ -86,61 +86,77 @@ def main(settings: Settings) -> None:
     used = asdict(settings) | {"tuned": chosen}
     made_by = ensemble.provenance(used, nets, groups)
     table = submission.class_file(settings.pred_set)
-    if not settings.overwrite:
-        provenance.check_maker(submissions, table, made_by)
+    with provenance.claimed(submissions, table):
+        if settings.overwrite:
+            provenance.journal_of(submissions, table).unlink(missing_ok=True)
+        else:
+            provenance.check_maker(submissions, table, made_by)
+        seen_data = " ".join(sorted(seen.fingerprint for seen in images.values()))
+        journal = provenance.open_journal(submissions, table, made_by, seen_data)
+        done = set(journal.rows)
+        total = len(image_ids) - len(left_out)
+        if done:
+            print(f"{len(done)} of {total} are classified already")
 
-    # 2 predict
-    @cache
-    def net_of(run) -> Net:
-        from models.trained import load_classifier
+        # 2 predict
+        @cache
+        def net_of(run) -> Net:
+            from models.trained import load_classifier
 
-        return Net(logits_of(load_classifier(run.settings, run.weights)), images[run.name])
+            return Net(logits_of(load_classifier(run.settings, run.weights)), images[run.name])
 
-    logits = {}
-    weights = tuned.member_weights(nets, chosen)
-    total = len(image_ids) - len(left_out)
-    with tqdm(total=total, desc=f"task3_{settings.pred_set}", unit="image") as progress:
-        for some, values in kept_logits.stream_logits(
-            nets, groups, weights, views, own_set, net_of, settings.batch_size
-        ):
-            logits.update(zip(some, values, strict=True))
-            progress.update(len(some))
-    predicted = sorted(logits)
-    mean = np.stack([logits[image_id] for image_id in predicted]).astype(np.float64)
-    probability = tuned.class_probability(mean[None], chosen and chosen | {"member_weights": [1.0]})
+        weights = tuned.member_weights(nets, chosen)
+        bar = {"total": total, "initial": len(done), "unit": "image"}
+        with tqdm(desc=f"task3_{settings.pred_set}", **bar) as progress:
+            for some, values in kept_logits.stream_logits(
+                nets, groups, weights, views, own_set, net_of, settings.batch_size, done
+            ):
+                for image_id, logits in zip(some, values, strict=True):
+                    journal.add(image_id, {"logits": logits.tolist()})
+                progress.update(len(some))
+        predicted = sorted(journal.rows)
+        mean = np.array([journal.rows[image_id]["logits"] for image_id in predicted])
+        probability = tuned.class_probability(
+            mean[None], chosen and chosen | {"member_weights": [1.0]}
+        )
 
-    # 3 write
-    expected = expected_images(data_dir, settings, predicted)
-    submitted, rows = class_table.add_missing_image(predicted, probability, expected)
-    if len(submitted) > len(predicted):
-        print(f"{submitted[-1]} is scored with weight 0 and no image: given the mean of all rows")
-    file = submission.write_classes(
-        submissions,
-        settings.pred_set,
-        submitted,
-        rows,
-        ISIC2018.CLASSES,
-        expected_ids=expected,
-        made_by=made_by,
-        overwrite=settings.overwrite,
-    )
-    browse_folder = submissions / f"task3_{settings.pred_set}_browse"
-    shutil.rmtree(browse_folder, ignore_errors=True)  # pages of the table of before
-    as_json = file.with_name(f"task3_{settings.pred_set}_classes.json")
-    class_table.write_json(as_json, predicted, probability, ISIC2018.CLASSES)
-    print(f"{len(predicted)} images classified: {file}, {as_json.name}")
-    if settings.browse:
-        labels = known_labels(data_dir, settings.pred_set)
+        # 3 write
+        expected = expected_images(data_dir, settings, predicted)
+        submitted, rows = class_table.add_missing_image(predicted, probability, expected)
+        if len(submitted) > len(predicted):
+            print(
+                f"{submitted[-1]} is scored with weight 0 and no image: given the mean of all rows"
+            )
+        file = submission.write_classes(
+            submissions,
+            settings.pred_set,
+            submitted,
+            rows,
+            ISIC2018.CLASSES,
+            expected_ids=expected,
+            made_by=made_by,
+            overwrite=settings.overwrite,
+        )
+        journal.close()
+        browse_folder = submissions / f"task3_{settings.pred_set}_browse"
+        shutil.rmtree(browse_folder, ignore_errors=True)  # pages of the table of before
+        as_json = file.with_name(f"task3_{settings.pred_set}_classes.json")
+        class_table.write_json(as_json, predicted, probability, ISIC2018.CLASSES)
+        print(f"{len(predicted)} images classified: {file}, {as_json.name}")
+        if settings.browse:
+            labels = known_labels(data_dir, settings.pred_set)
 
-        def card(image_id: str) -> browse.Row:
-            picture = ISIC2018.read_original(originals[image_id])
-            crop = crops_of.get(image_id) and ISIC2018.read_original(crops_of[image_id])
-            return browse.Row(image_id, picture, crop, row_of[image_id], labels.get(image_id))
+            def card(image_id: str) -> browse.Row:
+                picture = ISIC2018.read_original(originals[image_id])
+                crop = crops_of.get(image_id) and ISIC2018.read_original(crops_of[image_id])
+                return browse.Row(image_id, picture, crop, row_of[image_id], labels.get(image_id))
 
-        row_of = dict(zip(predicted, probability, strict=True))
-        cards = map(card, tqdm(predicted, desc="pages", unit="image"))
-        title = f"Task 3, {settings.pred_set} set: {nets.name}"
-        print(f"to look at: {browse.write_pages(browse_folder, cards, ISIC2018.CLASSES, title)}")
+            row_of = dict(zip(predicted, probability, strict=True))
+            cards = map(card, tqdm(predicted, desc="pages", unit="image"))
+            title = f"Task 3, {settings.pred_set} set: {nets.name}"
+            print(
+                f"to look at: {browse.write_pages(browse_folder, cards, ISIC2018.CLASSES, title)}"
+            )
 
 
 def known_labels(data_dir, images: str) -> dict[str, str]:

@@ -47,7 +47,7 @@ class Settings:
     seed: int = 42  # governs split, start weights, order and augmentation
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU
     workers: int = 4  # threads that read and augment batches
-    overwrite: bool = False  # delete runs of the same name and train anew
+    overwrite: bool = False  # delete runs of the same name and train anew, from the start
 
 
 def main(settings: Settings) -> None:
@@ -59,7 +59,15 @@ def main(settings: Settings) -> None:
     from datasets import ISIC2018
     from datasets.batches import Batches
     from datasets.ISIC2018.folds import check_fold_numbers, limit_labels, split_lesions
-    from misc_utils import environment, kept_logits, prediction, run_folder, submission, training
+    from misc_utils import (
+        claim,
+        environment,
+        kept_logits,
+        prediction,
+        run_folder,
+        submission,
+        training,
+    )
     from models.classifier import build_classifier
     from models.losses import class_weights, classification_loss
     from models.metrics import classification_metrics
@@ -69,7 +77,7 @@ def main(settings: Settings) -> None:
     # 1 data
     k_folds = check_fold_numbers(settings.folds, settings.num_folds)
     model_data, data_dir = paths.model_data_dir(), paths.data_dir()
-    run_folder.check_new(model_data, 3, asdict(settings), k_folds, settings.overwrite)
+    claim.check_settings(model_data, 3, asdict(settings), k_folds, settings.overwrite)
     image_ids = list(ISIC2018.list_originals(data_dir, 3, "training"))
     labels = ISIC2018.load_labels(data_dir, "training", image_ids)
     chosen = limit_labels(labels, settings.limit)
@@ -112,7 +120,7 @@ def main(settings: Settings) -> None:
         )
         return model, training.Start(model), prediction.logits_of(model)
 
-    for k_fold in k_folds:
+    def train_fold(k_fold: int, run: run_folder.Run) -> None:
         # 2 batches and model
         train_rows = images.rows(run_folder.training_images(folds, k_fold))
         held_out_rows = images.rows(run_folder.held_out_images(folds, k_fold))
@@ -133,16 +141,16 @@ def main(settings: Settings) -> None:
         # the steps are part of a compiled schedule; folds differ in them at most by some per epoch
         steps = len(train) * settings.epochs if settings.schedule == "cosine" else 0
         model, start, logits = compiled_net(steps)
-        start.restore()  # a new global seed would make TensorFlow optimise its graphs again
 
         # 3 train
-        run = run_folder.create_run(model_data, 3, k_fold, asdict(settings), folds, facts)
+        claim.begin_run(run, folds)
         print(
             f"{run.name}: {len(train_rows)} images to train on, {len(held_out_rows)} held out, "
             f"{model.count_params():,} parameters, on {facts['device']}"
         )
-        best = training.fit_fold(
+        progress = training.fit_fold(
             model,
+            start,
             train,
             held_out,
             run,
@@ -161,11 +169,22 @@ def main(settings: Settings) -> None:
             run_folder.held_out_images(folds, k_fold),
             partial(prediction.predict_logits, [net], batch_size=settings.batch_size, views=1),
         )
+        best, best_epoch = progress.scores, progress.best_epoch
+        trained = {"best_epoch": best_epoch, "best": best, "seconds": round(progress.seconds)}
+        run_folder.finish_run(run, trained)
         print(
-            f"{run.name}: best epoch {best['best_epoch'] + 1} of {settings.epochs}; accuracy "
+            f"{run.name}: best epoch {best_epoch + 1} of {settings.epochs}; accuracy "
             f"{best['val_accuracy']:.3f}, balanced accuracy "
             f"{best['val_balanced_accuracy']:.3f}; {run.folder}"
         )
+
+    for k_fold in k_folds:
+        # a fold that is finished, or that another process trains, is passed over
+        with claim.claim_run(
+            model_data, 3, k_fold, asdict(settings), folds, facts, settings.overwrite
+        ) as run:
+            if run:
+                train_fold(k_fold, run)
     which = f"--backbone {settings.backbone} --version {settings.version} --k-fold {k_folds[0]}"
     print(f"next: python3 runs/cls_eval.py {which}")
 

@@ -47,6 +47,7 @@ class Settings:
 def main(settings: Settings) -> None:
     from concurrent.futures import ThreadPoolExecutor
     from functools import cache
+    from pathlib import Path
 
     import numpy as np
     from tqdm import tqdm
@@ -57,6 +58,7 @@ def main(settings: Settings) -> None:
         figures,
         kept_logits,
         mask_scoring,
+        provenance,
         run_folder,
         submission,
         tuned,
@@ -105,43 +107,54 @@ def main(settings: Settings) -> None:
     name = (
         submission.crop_folder(*which, settings.edge) if crops else submission.mask_folder(*which)
     )
-    folder = submission.open_folder(submissions, name, made_by, settings.overwrite)
+    with provenance.claimed(submissions, name):
+        folder = submission.open_folder(submissions, name, made_by, settings.overwrite)
+        journal = provenance.open_journal(submissions, name, made_by, some.fingerprint)
+        done = submission.done_images(folder, journal)
+        total = len(image_ids) - len(left_out)
+        if done:
+            print(f"{len(done)} of {total} are there already")
+        if len(done) < total:
+            provenance.write_record(submissions, name, made_by, complete=False)
 
-    def write(image_id: str, logits: np.ndarray) -> submission.CropRow:
-        height, width = (int(side[row_of[image_id]]) for side in (some.heights, some.widths))
-        mask = mask_scoring.mask_of(logits, height, width, rules)
-        box = bounding_box(mask, settings.margin, edge_radius)
+        def write(image_id: str, logits: np.ndarray) -> tuple[Path, str, submission.CropRow]:
+            height, width = (int(side[row_of[image_id]]) for side in (some.heights, some.widths))
+            mask = mask_scoring.mask_of(logits, height, width, rules)
+            box = bounding_box(mask, settings.margin, edge_radius)
+            if crops:
+                original = ISIC2018.read_original(files[image_id])
+                crop = cut_lesion(original, mask, box, edge_radius)
+                file = submission.write_crop(folder, image_id, crop, settings.format)
+            else:
+                file = submission.write_mask(folder, image_id, mask, height, width)
+            place = (box.top, box.left, box.height, box.width, height, width)
+            row = submission.CropRow(image_id, *place, int(np.count_nonzero(mask)))
+            return file, submission.file_hash(file), row
+
+        # 3 predict and write
+        @cache
+        def net_of(run) -> Net:
+            from models.trained import load_segmenter
+
+            model = logits_of(load_segmenter(run.settings, run.weights))
+            return Net(model, images[run.settings["image_size"]])
+
+        batches = kept_logits.stream_logits(
+            nets, groups, weights, views, own_set, net_of, settings.batch_size, done
+        )
+        with ThreadPoolExecutor() as threads:
+            written = work_behind(threads, write, batches, waiting=2 * settings.batch_size)
+            for one in tqdm(written, name, total, unit="image", initial=len(done)):
+                submission.note_image(journal, *one)
+
+        # 4 report
+        table = submission.rows_of(journal)
+        empty = sum(row.lesion_pixels == 0 for row in table)
         if crops:
-            original = ISIC2018.read_original(files[image_id])
-            crop = cut_lesion(original, mask, box, edge_radius)
-            submission.write_crop(folder, image_id, crop, settings.format)
-        else:
-            submission.write_mask(folder, image_id, mask, height, width)
-        place = (box.top, box.left, box.height, box.width)
-        return submission.CropRow(image_id, *place, height, width, int(np.count_nonzero(mask)))
-
-    # 3 predict and write
-    @cache
-    def net_of(run) -> Net:
-        from models.trained import load_segmenter
-
-        model = logits_of(load_segmenter(run.settings, run.weights))
-        return Net(model, images[run.settings["image_size"]])
-
-    batches = kept_logits.stream_logits(
-        nets, groups, weights, views, own_set, net_of, settings.batch_size
-    )
-    total = len(image_ids) - len(left_out)
-    with ThreadPoolExecutor() as threads:
-        rows = work_behind(threads, write, batches, waiting=2 * settings.batch_size)
-        table: list[submission.CropRow] = list(tqdm(rows, name, total, unit="image"))
-
-    # 4 report
-    empty = sum(row.lesion_pixels == 0 for row in table)
-    if crops:
-        submission.write_crops_table(folder, table)
-    summary = {"images": len(table), "left_out": len(left_out), "empty_masks": empty}
-    submission.close_folder(submissions, name, made_by, summary)
+            submission.write_crops_table(folder, table)
+        summary = {"images": len(table), "left_out": len(left_out), "empty_masks": empty}
+        journal.close()
+        submission.close_folder(submissions, name, made_by, summary)
     if empty:
         print(f"warning: no lesion found in {empty} images; their crop is the whole image")
     shown = sorted(row.image for row in table)[:12]

@@ -41,7 +41,7 @@ class Settings:
     seed: int = 42  # governs split, start weights, order and augmentation
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU
     workers: int = 4  # threads that read and augment batches
-    overwrite: bool = False  # delete runs of the same name and train anew
+    overwrite: bool = False  # delete runs of the same name and train anew, from the start
 
 
 def main(settings: Settings) -> None:
@@ -52,7 +52,7 @@ def main(settings: Settings) -> None:
     from datasets import ISIC2018
     from datasets.batches import Batches
     from datasets.ISIC2018.folds import check_fold_numbers, limit_images, split_images
-    from misc_utils import environment, kept_logits, prediction, run_folder, training
+    from misc_utils import claim, environment, kept_logits, prediction, run_folder, training
     from models.losses import segmentation_loss
     from models.metrics import segmentation_metrics
     from models.precision import use_precision
@@ -62,7 +62,7 @@ def main(settings: Settings) -> None:
     # 1 data
     k_folds = check_fold_numbers(settings.folds, settings.num_folds)
     model_data = paths.model_data_dir()
-    run_folder.check_new(model_data, 1, asdict(settings), k_folds, settings.overwrite)
+    claim.check_settings(model_data, 1, asdict(settings), k_folds, settings.overwrite)
     images = ISIC2018.load_images(paths.data_dir(), 1, "training", settings.image_size)
     masks = ISIC2018.load_masks(paths.data_dir(), "training", settings.image_size, of=images)
     image_ids = limit_images(images.image_ids, settings.limit)
@@ -91,7 +91,7 @@ def main(settings: Settings) -> None:
         )
         return model, training.Start(model), prediction.logits_of(model)
 
-    for k_fold in k_folds:
+    def train_fold(k_fold: int, run: run_folder.Run) -> None:
         # 2 batches and model
         train_rows = images.rows(run_folder.training_images(folds, k_fold))
         held_out_rows = images.rows(run_folder.held_out_images(folds, k_fold))
@@ -111,16 +111,16 @@ def main(settings: Settings) -> None:
         # the steps are part of a compiled schedule; folds differ in them at most by one per epoch
         steps = len(train) * settings.epochs if settings.schedule == "cosine" else 0
         model, start, logits = compiled_net(steps)
-        start.restore()  # a new global seed would make TensorFlow optimise its graphs again
 
         # 3 train
-        run = run_folder.create_run(model_data, 1, k_fold, asdict(settings), folds, facts)
+        claim.begin_run(run, folds)
         print(
             f"{run.name}: {len(train_rows)} images to train on, {len(held_out_rows)} held out, "
             f"{model.count_params():,} parameters, on {facts['device']}"
         )
-        best = training.fit_fold(
+        progress = training.fit_fold(
             model,
+            start,
             train,
             held_out,
             run,
@@ -138,11 +138,22 @@ def main(settings: Settings) -> None:
             run_folder.held_out_images(folds, k_fold),
             partial(prediction.predict_logits, [net], batch_size=settings.batch_size, views=1),
         )
+        best, best_epoch = progress.scores, progress.best_epoch
+        trained = {"best_epoch": best_epoch, "best": best, "seconds": round(progress.seconds)}
+        run_folder.finish_run(run, trained)
         print(
-            f"{run.name}: best epoch {best['best_epoch'] + 1} of {settings.epochs}; at "
+            f"{run.name}: best epoch {best_epoch + 1} of {settings.epochs}; at "
             f"{settings.image_size} px mean jaccard {best['val_jaccard']:.3f}, threshold jaccard "
             f"{best['val_threshold_jaccard']:.3f}; {run.folder}"
         )
+
+    for k_fold in k_folds:
+        # a fold that is finished, or that another process trains, is passed over
+        with claim.claim_run(
+            model_data, 1, k_fold, asdict(settings), folds, facts, settings.overwrite
+        ) as run:
+            if run:
+                train_fold(k_fold, run)
     which = f"--backbone {settings.backbone} --version {settings.version} --k-fold {k_folds[0]}"
     print(f"next: python3 runs/seg_eval.py {which}")
 

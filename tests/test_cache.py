@@ -34,7 +34,7 @@ def test_rows_follow_the_sorted_ids(tmp_path, sources):
     assert cached.heights.tolist() == [20, 30, 10] and cached.widths.tolist() == [7, 7, 7]
     assert cached.rows(["c", "a"]).tolist() == [2, 0]
     assert isinstance(cached.array, np.memmap) and not cached.array.flags.writeable
-    assert sorted(os.listdir(tmp_path / "cache")) == ["name.json", "name.npy"]
+    assert sorted(os.listdir(tmp_path / "cache")) == [".locks", "name.json", "name.npy"]
 
 
 def test_manifest_tells_sources(tmp_path, sources):
@@ -113,7 +113,7 @@ def test_every_bad_file_is_named_and_nothing_left(tmp_path, sources):
         load(tmp_path, sources)
     assert str(sources["a"]) in str(error.value) and str(sources["c"]) in str(error.value)
     assert "2 of 3" in str(error.value) and str(sources["b"]) not in str(error.value)
-    assert os.listdir(tmp_path / "cache") == []
+    assert os.listdir(tmp_path / "cache") == [".locks"]
 
 
 def test_a_failed_build_leaves_no_trust_in_the_old_array(tmp_path, sources, built):

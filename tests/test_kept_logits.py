@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from errors import UserError
-from misc_utils import ensemble, kept_logits, run_folder
+from misc_utils import claim, ensemble, kept_logits
 from misc_utils.prediction import Net
 
 FOLDS = pd.DataFrame({"image": list("abcdef"), "fold": [0, 0, 0, 1, 1, 1]})
@@ -17,7 +17,7 @@ def load_or_keep(run, images, views, image_ids, predict, data=None):
 def make_run(model_data, task=1, k_fold=0, backbone="tiny", folds=FOLDS):
     settings = {"backbone": backbone, "version": "0", "num_folds": 2}
     facts = {"data_fingerprint": "d"}
-    run = run_folder.create_run(model_data, task, k_fold, settings, folds, facts)
+    run = claim.create_run(model_data, task, k_fold, settings, folds, facts)
     run.weights.write_text(run.name)
     return run
 

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from misc_utils import report, report_parts, whole_file
+import files
+from misc_utils import report, report_parts
 
 NAN = float("nan")
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -197,7 +198,7 @@ def test_report_is_whole_or_absent(tmp_path, monkeypatch):
     def full_disk(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(whole_file.os, "replace", full_disk)
+    monkeypatch.setattr(files.os, "replace", full_disk)
     with pytest.raises(OSError, match="no space"):
         write_segmentation(file, title="another")
     assert file.read_bytes() == before and list(tmp_path.iterdir()) == [file]

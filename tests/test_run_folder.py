@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from errors import UserError
-from misc_utils import run_folder
+from misc_utils import claim, run_folder
 
 FOLDS = pd.DataFrame({"image": ["a", "b", "c", "d"], "fold": [0, 1, 0, 1]})
 SETTINGS = {"backbone": "tiny", "version": "0", "num_folds": 2, "image_size": 64}
@@ -12,7 +12,7 @@ FACTS = {"data_fingerprint": "0123456789abcdef", "crops_maker": None}
 
 
 def make_run(model_data, k_fold=0, task=1, **settings):
-    run = run_folder.create_run(model_data, task, k_fold, SETTINGS | settings, FOLDS, FACTS)
+    run = claim.create_run(model_data, task, k_fold, SETTINGS | settings, FOLDS, FACTS)
     run.weights.touch()
     return run
 
@@ -58,14 +58,6 @@ def test_broken_settings_are_named(tmp_path):
         run_folder.list_runs(tmp_path, 1)
 
 
-def test_a_run_is_not_trained_over(tmp_path):
-    make_run(tmp_path, k_fold=1)
-    run_folder.check_new(tmp_path, 1, SETTINGS, [0], overwrite=False)
-    with pytest.raises(UserError, match=r"task1_tiny_k1_v0 exists.*--version"):
-        run_folder.check_new(tmp_path, 1, SETTINGS, [0, 1], overwrite=False)
-    run_folder.check_new(tmp_path, 1, SETTINGS, [0, 1], overwrite=True)
-
-
 def test_folds_come_back_as_they_went(tmp_path):
     run = make_run(tmp_path)
     loaded = run_folder.load_folds(run)
@@ -92,16 +84,16 @@ def test_a_leaking_split_is_refused_when_read(tmp_path, text, message):
 def test_a_leaking_split_is_refused_when_written(tmp_path):
     crossing = FOLDS.assign(lesion=["L", "L", "M", "N"])
     with pytest.raises(ValueError, match="two folds: L"):
-        run_folder.create_run(tmp_path, 3, 0, SETTINGS, crossing, FACTS)
+        claim.create_run(tmp_path, 3, 0, SETTINGS, crossing, FACTS)
     with pytest.raises(UserError, match="fold 2 leaves 4 images"):
-        run_folder.create_run(tmp_path, 3, 2, SETTINGS, FOLDS, FACTS)
+        claim.create_run(tmp_path, 3, 2, SETTINGS, FOLDS, FACTS)
     assert not list(tmp_path.iterdir())
 
 
 def test_what_a_net_was_trained_on(tmp_path):
     assert run_folder.trained_on(make_run(tmp_path)) == {"b", "d"}
     folds = FOLDS.assign(lesion=["L", "M", "L", "N"])
-    run = run_folder.create_run(tmp_path, 3, 1, SETTINGS, folds, FACTS)
+    run = claim.create_run(tmp_path, 3, 1, SETTINGS, folds, FACTS)
     assert run_folder.trained_on(run) == {"a", "c", "L"}
 
 

@@ -101,13 +101,14 @@ def test_record_lies_beside_the_folder_and_is_incomplete_until_closed(tmp_path):
     assert files(tmp_path / "new") == ["task1_test.json"]
 
 
-def test_same_maker_writes_again_and_is_incomplete_meanwhile(tmp_path):
+def test_what_the_same_maker_completed_stays_complete(tmp_path):
     folder = submission.open_folder(tmp_path, "task1_test", MADE_BY | {"folds": (0, 1)}, False)
-    (folder / "partial_7_ISIC_0000001_segmentation.png").write_text("of a killed process")
+    assert record(tmp_path, "task1_test")["complete"] is False
+    (folder / ".partial_7_ISIC_0000001_segmentation.png").write_text("of a killed process")
     (folder / "ISIC_0000001_segmentation.png").write_text("whole")
     submission.close_folder(tmp_path, "task1_test", MADE_BY | {"folds": [0, 1]}, {})
     submission.open_folder(tmp_path, "task1_test", MADE_BY | {"folds": [0, 1]}, False)
-    assert record(tmp_path, "task1_test")["complete"] is False
+    assert record(tmp_path, "task1_test")["complete"] is True
     assert files(folder) == ["ISIC_0000001_segmentation.png"]
 
 

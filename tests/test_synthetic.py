@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import files
 from datasets.synthetic import (
     LOOKS,
     Lesion,
@@ -14,7 +15,6 @@ from datasets.synthetic import (
     draw_dataset,
     draw_lesion,
     draw_photograph,
-    tree,
 )
 from datasets.synthetic.plan import plan_photographs
 from errors import UserError
@@ -207,7 +207,7 @@ def test_nothing_half_written(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(tree.os, "replace", fail)
+    monkeypatch.setattr(files.os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         draw_dataset(tmp_path, **SMALL)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

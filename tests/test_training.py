@@ -6,21 +6,47 @@ import numpy as np
 import pytest
 
 from errors import UserError
-from misc_utils import training
+from misc_utils import run_folder, training
+from misc_utils.training_state import Progress, load_state, save_state
 
 
-def best_of(values, monitor):
-    saved, mode = [], "min" if "loss" in monitor else "max"
-    callback = training.SaveBest(lambda: saved.append(epoch), monitor, mode)
+class Still:
+    def set_epoch(self, epoch):
+        pass
+
+
+def make_run(folder, **settings):
+    plateau = {"plateau_factor": 0.5, "plateau_patience": 2, "min_learning_rate": 3e-4}
+    settings = {"monitor": "val_loss", "schedule": "plateau"} | plateau | settings
+    (folder / "run").mkdir(exist_ok=True)
+    return run_folder.Run(folder / "run", {"settings": settings})
+
+
+def best_of(folder, values, monitor):
+    run, progress, saved = make_run(folder, monitor=monitor), Progress(), []
+    keep = training.KeepEpoch(run, progress, [], lambda file: saved.append(progress.epochs - 1))
     for epoch, value in enumerate(values):
-        callback.on_epoch_end(epoch, {monitor: value})
-    return saved, callback.best_epoch
+        keep.on_epoch_end(epoch, {monitor: value})
+    return saved, progress.best_epoch, progress.best
 
 
-def test_the_best_weights_by_the_monitored_value_are_kept():
-    assert best_of([0.5, 0.7, 0.6, 0.7, 0.8], "val_threshold_jaccard") == ([0, 1, 4], 4)
-    assert best_of([0.5, 0.7, 0.4], "val_loss") == ([0, 2], 2)
-    assert best_of([0.0, 0.0], "val_threshold_jaccard") == ([0], 0)
+def test_the_best_weights_by_the_monitored_value_are_kept(tmp_path):
+    monitor = "val_threshold_jaccard"
+    assert best_of(tmp_path, [0.5, 0.7, 0.6, 0.7, 0.8], monitor) == ([0, 1, 4], 4, 0.8)
+    assert best_of(tmp_path, [0.5, 0.7, 0.4], "val_loss") == ([0, 2], 2, 0.4)
+    assert best_of(tmp_path, [0.0, 0.0], monitor) == ([0], 0, 0.0)
+
+
+def test_the_state_is_written_before_the_weights_and_the_history(tmp_path):
+    """Else a kill between them would leave weights of an epoch that never was."""
+    run, there = make_run(tmp_path), []
+
+    def save(file):
+        there.append((run.state.exists(), run.history.exists()))
+
+    keep = training.KeepEpoch(run, Progress(), [], save)
+    keep.on_epoch_end(0, {"val_loss": 1.0})
+    assert there == [(True, False)] and run.history.exists()
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf])
@@ -36,30 +62,55 @@ def test_cosine_rises_then_falls_to_zero():
     assert values == pytest.approx([0, 1e-3, 5e-4, 0], abs=1e-6)
 
 
-class Still:
-    def set_epoch(self, epoch):
-        pass
-
-
-def test_plateau_lowers_the_rate_in_force_and_history_tells(tmp_path):
+def flat_model():
     x, y = np.zeros((4, 2), np.float32), np.ones((4, 1), np.float32)
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, trainable=False)])
     model.compile(training.build_optimizer(1e-3, "plateau", 8), "mse")
-    callbacks = training.build_callbacks(
-        Still(),
-        tmp_path / "history.csv",
-        lambda: None,
-        {
-            "monitor": "val_loss",
-            "schedule": "plateau",
-            "plateau_factor": 0.5,
-            "plateau_patience": 2,
-            "min_learning_rate": 3e-4,
-        },
-    )
-    model.fit(x, y, epochs=7, validation_data=(x, y), callbacks=callbacks, verbose=0)
-    rows = list(csv.DictReader((tmp_path / "history.csv").open()))
+    model.optimizer.build(model.trainable_variables)
+    return model, x, y
+
+
+def rates_of(folder, epochs):
+    """Learning rates where val_loss stays flat; `epochs`: when each of the processes ends."""
+    run = make_run(folder)
+    for number in epochs:
+        model, x, y = flat_model()
+        variables, progress = model.optimizer.variables, Progress()
+        if run.state.exists():
+            progress = load_state(run.state, variables)
+        callbacks = training.build_callbacks(
+            Still(), run, progress, variables, lambda file: file.touch()
+        )
+        first = progress.epochs
+        model.fit(
+            x,
+            y,
+            initial_epoch=first,
+            epochs=number,
+            validation_data=(x, y),
+            callbacks=callbacks,
+            verbose=0,
+        )
+    rows = list(csv.DictReader(run.history.open()))
     assert [row["epoch"] for row in rows] == list("0123456")
-    rates = [float(row["learning_rate"]) for row in rows]
-    # flat from the start: after two epochs without progress 5e-4, then the floor
+    return [float(row["learning_rate"]) for row in rows]
+
+
+@pytest.mark.parametrize("ends", [[7], [3, 7], [1, 2, 4, 5, 7]])
+def test_plateau_lowers_the_rate_in_force_and_history_tells(tmp_path, ends):
+    """Flat from the start: after two epochs without progress 5e-4, then the floor; resumed too."""
+    rates = rates_of(tmp_path, ends)
     assert rates == pytest.approx([1e-3, 1e-3, 1e-3, 5e-4, 5e-4, 3e-4, 3e-4])
+
+
+def test_a_state_that_does_not_fit_is_refused_whole(tmp_path):
+    model, *_ = flat_model()
+    variables, file = model.optimizer.variables, tmp_path / "state.npz"
+    save_state(file, variables, Progress(history=[{"loss": 0.1}], best=0.1, best_epoch=0))
+    assert load_state(file, variables).history == [{"loss": 0.1}]
+    with pytest.raises(UserError, match=r"state\.npz: .*--overwrite"):
+        load_state(file, variables[:-1])
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r"state\.npz: .*--overwrite"):
+        load_state(file, variables)

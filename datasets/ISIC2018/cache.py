@@ -4,8 +4,10 @@ Enters: (image id, file) pairs and a function that turns the bytes of a file int
 `<name>.npy`, uint8 (N, size, size, channels), beside `<name>.json`, its manifest: image ids, height
 and width of each source in pixels, bytes, time and SHA-256 of each source, size, format version.
 A source that changed, or an array without its manifest, leads to a new array and a line saying why.
+Several processes may ask at once: one builds, the others wait for it.
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -20,6 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from errors import UserError
+from files import locked, new_array, partial_file, remove_partials, write_text
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +73,23 @@ def load_or_build(
         UserError naming every source that could not be read; then nothing is left behind.
     """
     sources = dict(sorted(sources.items()))
-    array_file, manifest_file = folder / f"{name}.npy", folder / f"{name}.json"
     head = {"format": FORMAT, "shape": list(shape), "made_from": made_from}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        waiting = f"{folder / name}.npy: waiting for another process that is building it"
+        with locked(folder, name, wait=waiting):
+            return _load_or_build(folder, name, sources, read, head)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        # no lock can be had in somebody else's folder; its cache may be read, if it is true
+        return _load_or_build(folder, name, sources, read, head)
+
+
+def _load_or_build(
+    folder: Path, name: str, sources: dict[str, Path], read: Reader, head: dict
+) -> Cached:
+    array_file, manifest_file = folder / f"{name}.npy", folder / f"{name}.json"
     manifest = _load_manifest(manifest_file)
     reason = _stale(array_file, manifest, head, sources)
     if reason is None:
@@ -79,10 +97,10 @@ def load_or_build(
         reason = None if manifest else "the content of a source changed"
     if reason:
         log.info("%s: building it, %s", array_file, reason)
-        folder.mkdir(parents=True, exist_ok=True)
+        remove_partials(folder, array_file.name, manifest_file.name)
         manifest_file.unlink(missing_ok=True)  # from here on the old array is not to be trusted
-        manifest = head | _build(array_file, sources, read, shape)
-        _write_json(manifest_file, manifest)
+        manifest = head | _build(array_file, sources, read, tuple(head["shape"]))
+        write_text(manifest_file, json.dumps(manifest))
     return Cached(
         tuple(manifest["image_ids"]),
         np.load(array_file, mmap_mode="r", allow_pickle=False),
@@ -133,17 +151,13 @@ def _refresh_times(file: Path, manifest: dict, sources: dict[str, Path]) -> dict
                 return None
             manifest["times"][row] = status.st_mtime_ns
             touched = True
-    if touched:
-        _write_json(file, manifest)
+    if touched and os.access(file.parent, os.W_OK):  # else they are hashed again each time
+        write_text(file, json.dumps(manifest))
     return manifest
 
 
 def _build(array_file: Path, sources: dict[str, Path], read: Reader, shape: tuple) -> dict:
     """Write the array under a temporary name, then rename it; gives the manifest's columns."""
-    partial = array_file.with_name(f"partial_{os.getpid()}_{array_file.name}")
-    array = np.lib.format.open_memmap(
-        partial, mode="w+", dtype=np.uint8, shape=(len(sources), *shape)
-    )
     columns = {"heights": [], "widths": [], "bytes": [], "times": [], "sha256": []}
     wrong = []
 
@@ -157,8 +171,10 @@ def _build(array_file: Path, sources: dict[str, Path], read: Reader, shape: tupl
         digest = hashlib.sha256(content).hexdigest()
         return None, (height, width, len(content), status.st_mtime_ns, digest)
 
-    try:
-        with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
+    with partial_file(array_file) as partial:
+        array = new_array(partial, np.uint8, (len(sources), *shape))
+        threads = ThreadPoolExecutor(max_workers=os.cpu_count())
+        try:
             results = threads.map(read_source, enumerate(sources.items()))
             for file, result in tqdm(results, array_file.stem, len(sources), unit="image"):
                 if file is not None:
@@ -166,17 +182,14 @@ def _build(array_file: Path, sources: dict[str, Path], read: Reader, shape: tupl
                 else:
                     for column, value in zip(columns.values(), result, strict=True):
                         column.append(value)
+        finally:
+            threads.shutdown(cancel_futures=True)  # what has not begun, when told to end
         if wrong:
             raise UserError(
                 f"{len(wrong)} of {len(sources)} files cannot be used:\n" + "\n".join(wrong) + "\n"
                 "Replace them by whole files of the release, or take image and truth out of data/."
             )
         array.flush()
-        array = None  # closes the map, so that the file can be renamed
-        os.replace(partial, array_file)
-    finally:
-        array = None
-        partial.unlink(missing_ok=True)
     return {"image_ids": list(sources), **columns}
 
 
@@ -184,9 +197,3 @@ def _fingerprint(manifest: dict) -> str:
     lines = zip(manifest["image_ids"], manifest["sha256"], strict=True)
     text = manifest["made_from"] + "\n".join(" ".join(line) for line in lines)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _write_json(file: Path, content: dict) -> None:
-    partial = file.with_name(f"partial_{os.getpid()}_{file.name}")
-    partial.write_text(json.dumps(content))
-    os.replace(partial, file)

@@ -4,7 +4,6 @@ Enters: a data folder, counts and a seed. Leaves: JPEG images (RGB), masks (8-bi
 tables, and the marker that says with which settings they were drawn.
 """
 
-import os
 from pathlib import Path
 
 import cv2
@@ -14,6 +13,7 @@ from datasets.synthetic.lesions import draw_lesion
 from datasets.synthetic.photographs import draw_photograph
 from datasets.synthetic.plan import Photograph, plan_photographs, plan_texts
 from errors import UserError
+from files import partial_file
 
 MARKER = "SYNTHETIC.txt"  # beside the drawn folders: the settings, and every file drawn
 FORMAT = 1  # raise it whenever the same settings come to give other pictures
@@ -102,9 +102,5 @@ def _write_photograph(
 def _write(file: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
+    with partial_file(file, durable=False) as partial:
         partial.write_bytes(content)
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -1,0 +1,64 @@
+"""What of a long piece of work is done, told line by line, so that it goes on after a kill.
+
+Enters: rows by image id. Leaves: a file of JSON lines, the first of which names what the work
+depends on; lines that a kill or a power failure cut are dropped, and their images done again.
+"""
+
+import json
+from pathlib import Path
+
+from files import write_text
+
+
+class Journal:
+    """Rows of images that are done: {image id: row}, and a file that grows with them.
+
+    Args:
+        file: the journal; its folder is there.
+        key: names what the rows depend on; a journal of another key is begun anew.
+    """
+
+    def __init__(self, file: Path, key: str) -> None:
+        self.file, self.key, self.rows = file, key, {}
+        whole = self._read()
+        if whole:
+            with file.open("r+b") as opened:  # what comes next is to begin on a line of its own
+                opened.truncate(whole)
+        else:
+            write_text(file, self._line({"key": key}))
+        self._opened = file.open("a", encoding="utf-8")
+
+    def add(self, image_id: str, row: dict) -> None:
+        """Note that an image is done; numbers come back as they went."""
+        self.rows[image_id] = row
+        self._opened.write(self._line({"image": image_id} | row))
+        self._opened.flush()
+
+    def close(self) -> None:
+        """Rewrite the file in order of the ids, as all is done."""
+        self._opened.close()
+        lines = [{"key": self.key}, *({"image": i} | self.rows[i] for i in sorted(self.rows))]
+        write_text(self.file, "".join(map(self._line, lines)))
+
+    def _read(self) -> int:
+        """Take in the lines up to the first that is not whole; number of bytes they have."""
+        try:
+            content = self.file.read_bytes()
+        except FileNotFoundError:
+            return 0
+        whole, first = 0, True
+        for line in content.splitlines(keepends=True):
+            try:
+                row = json.loads(line) if line.endswith(b"\n") else None
+                if first and row["key"] != self.key:
+                    return 0
+                if not first:
+                    self.rows[row.pop("image")] = row
+            except (ValueError, KeyError, TypeError, AttributeError):
+                break
+            whole, first = whole + len(line), False
+        return whole
+
+    @staticmethod
+    def _line(row: dict) -> str:
+        return json.dumps(row) + "\n"

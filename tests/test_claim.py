@@ -1,0 +1,140 @@
+import json
+import logging
+
+import pandas as pd
+import pytest
+
+from errors import UserError
+from misc_utils import claim
+
+FOLDS = pd.DataFrame({"image": ["a", "b", "c", "d"], "fold": [0, 1, 0, 1]})
+SETTINGS = {
+    "backbone": "tiny",
+    "version": "0",
+    "num_folds": 2,
+    "learning_rate": 0.1,
+    "schedule": "plateau",
+    "epochs": 3,
+    "folds": (0, 1),
+    "workers": 4,
+    "overwrite": False,
+}
+FACTS = {"data_fingerprint": "d" * 64, "precision": "float32", "device": "cpu"}
+
+
+def trained(model_data, finished=True, state=True):
+    run = claim.create_run(model_data, 1, 0, SETTINGS, FOLDS, FACTS)
+    run.weights.write_text("w")
+    if state:
+        run.state.write_text("s")
+    record = run.record | {"finished": finished, "best_epoch": 2}
+    (run.folder / "settings.json").write_text(json.dumps(record))
+    return run
+
+
+def claimed(model_data, folds=FOLDS, facts=FACTS, overwrite=False, **changed):
+    settings = SETTINGS | changed
+    with claim.claim_run(model_data, 1, 0, settings, folds, facts, overwrite) as run:
+        if run:
+            claim.begin_run(run, folds)
+        return run
+
+
+def test_a_finished_run_is_passed_over(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    trained(tmp_path)
+    assert claimed(tmp_path) is None
+    assert "task1_tiny_k0_v0: finished already" in caplog.text
+    # what shapes neither net nor data nor optimisation may be another
+    assert claimed(tmp_path, workers=8, folds=FOLDS) is None
+
+
+def test_an_unfinished_run_goes_on_and_says_what_changed(tmp_path):
+    trained(tmp_path, finished=False)
+    run = claimed(tmp_path, facts=FACTS | {"device": "gpu"})
+    assert run.resumes and run.weights.exists()
+    record = json.loads((run.folder / "settings.json").read_text())
+    assert record["device"] == "cpu" and record["resumed"] == [{"device": "gpu"}]
+    assert not record["finished"] and "best_epoch" not in record
+
+
+def test_more_epochs_go_on(tmp_path):
+    trained(tmp_path)
+    run = claimed(tmp_path, epochs=5)
+    assert run.resumes and run.settings["epochs"] == 5
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"learning_rate": 0.2}, "learning_rate 0.1 then, 0.2 now"),
+        ({"epochs": 2}, "epochs 3 then, 2 now"),
+        ({"epochs": 5, "schedule": "cosine"}, "schedule plateau then, cosine now; epochs 3 then"),
+        ({"facts": FACTS | {"data_fingerprint": "e" * 64}}, "images in data/.*dddd then, eeee"),
+        ({"facts": FACTS | {"precision": "bfloat16"}}, "precision.*float32 then, bfloat16 now"),
+        ({"folds": FOLDS.assign(fold=[1, 0, 0, 1])}, "split in folds.csv"),
+    ],
+)
+@pytest.mark.parametrize("finished", [True, False])
+def test_another_training_is_refused_with_the_difference(tmp_path, changed, message, finished):
+    run = trained(tmp_path, finished)
+    before = {file: file.read_bytes() for file in run.folder.iterdir()}
+    with pytest.raises(UserError, match=rf"(?s){message.replace('dddd', 'd*')}") as error:
+        claimed(tmp_path, **changed)
+    assert "--version" in str(error.value) and "--overwrite" in str(error.value)
+    assert {file: file.read_bytes() for file in run.folder.iterdir()} == before
+    assert not claimed(tmp_path, overwrite=True, **changed).weights.exists()
+
+
+def test_it_is_refused_before_any_data_is_read(tmp_path):
+    trained(tmp_path)
+    claim.check_settings(tmp_path, 1, SETTINGS, [0, 1], overwrite=False)
+    other = SETTINGS | {"learning_rate": 0.2}
+    claim.check_settings(tmp_path, 1, other, [1], overwrite=False)
+    claim.check_settings(tmp_path, 1, other, [0], overwrite=True)
+    with pytest.raises(UserError, match="learning_rate"):
+        claim.check_settings(tmp_path, 1, other, [1, 0], overwrite=False)
+
+
+def test_a_run_without_an_epoch_holds_nothing_to_keep(tmp_path):
+    run = claim.create_run(tmp_path, 1, 0, SETTINGS, FOLDS, FACTS)
+    again = claimed(tmp_path, learning_rate=0.2)
+    assert again.folder == run.folder and not again.resumes
+    record = json.loads((run.folder / "settings.json").read_text())
+    assert record["settings"]["learning_rate"] == 0.2
+
+
+def test_what_cannot_go_on_is_said(tmp_path):
+    run = trained(tmp_path, finished=False, state=False)
+    with pytest.raises(UserError, match=r"k0_v0_state\.npz is not there"):
+        claimed(tmp_path)
+    (run.folder / "settings.json").unlink()
+    with pytest.raises(UserError, match=r"trained net, but no settings\.json"):
+        claimed(tmp_path)
+    assert run.weights.exists()
+
+
+def test_a_run_in_training_is_left_to_that_process(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    with claim.claim_run(tmp_path, 1, 0, SETTINGS, FOLDS, FACTS, False) as first:
+        assert first
+        assert claimed(tmp_path) is None
+        assert claimed(tmp_path, overwrite=True) is None
+        with claim.claim_run(tmp_path, 1, 1, SETTINGS, FOLDS, FACTS, False) as other:
+            assert other.name == "task1_tiny_k1_v0"
+    assert "another process is training it" in caplog.text
+    assert claimed(tmp_path)
+
+
+def test_an_old_run_goes_away_from_its_settings_on(tmp_path, monkeypatch):
+    """A kill while it is deleted leaves no folder that passes for a run."""
+    run = trained(tmp_path)
+
+    def fail(folder):
+        assert not (folder / "settings.json").exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(claim.shutil, "rmtree", fail)
+    with pytest.raises(KeyboardInterrupt):
+        claimed(tmp_path, overwrite=True)
+    assert run.weights.exists()
