@@ -89,9 +89,14 @@ def new_array(file: Path, dtype: np.dtype | type, shape: tuple[int, ...]) -> np.
     Without that, a disk that runs full would end the process on the spot (SIGBUS).
     """
     array = np.lib.format.open_memmap(file, "w+", dtype, shape)
-    with file.open("r+b") as opened:
-        os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+    take_room(file, file.stat().st_size)
     return array
+
+
+def take_room(file: Path, size: int) -> None:
+    """Make a file take `size` bytes on the disk; OSError when there is not that much room."""
+    with file.open("ab") as opened:
+        os.posix_fallocate(opened.fileno(), 0, size)
 
 
 def remove_partials(folder: Path, *names: str, older_than: float = 0) -> None:

@@ -4,6 +4,7 @@ In: a Keras model and a path ending `.weights.h5`. Out: an HDF5 file as Keras la
 model's variables set from one (float16 tensors become float32).
 """
 
+import math
 import tempfile
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import h5py
 import keras
 
 from errors import UserError
-from files import partial_file
+from files import partial_file, take_room
 
 SUFFIX = ".weights.h5"
 _SHOWN = 4  # names listed in an error
+_HEAD = 8192  # bytes of the file for each tensor beside its numbers, at most
 
 Layout = dict[str, tuple[int, ...]]
 
@@ -28,7 +30,9 @@ def save_weights(model: keras.Model, path: Path | str) -> None:
     path = Path(path)
     if not path.name.endswith(SUFFIX):
         raise ValueError(f"{path}: the name of a weight file must end in {SUFFIX}")
+    size = sum(4 * math.prod(variable.shape) + _HEAD for variable in model.variables)
     with partial_file(path) as partial:
+        take_room(partial, size)  # HDF5 ends the process (SIGSEGV) when a disk runs full
         _uncompiled(model).save_weights(partial)
 
 
