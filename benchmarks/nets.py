@@ -48,7 +48,7 @@ def fit(repetitions: int) -> Iterator[Row]:
         segmentation_loss("binary_crossentropy"),
         metrics=segmentation_metrics(),
     )
-    batch = tuple(keras.ops.convert_to_tensor(part) for part in batches[0])
+    batch = tuple(keras.ops.convert_to_tensor(part) for part in batches.make(0, 0))
     model.make_train_function()
 
     def bare() -> None:
@@ -58,7 +58,9 @@ def fit(repetitions: int) -> Iterator[Row]:
     feeds = []
 
     def reference() -> float:
-        feeds.append(cpu_seconds(lambda: [batches[i] for i in range(steps)]) / os.cpu_count())
+        feeds.append(
+            cpu_seconds(lambda: [batches.make(0, i) for i in range(steps)]) / os.cpu_count()
+        )
         return (seconds(bare) + feeds[-1]) / steps
 
     measured = in_turn(

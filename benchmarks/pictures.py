@@ -166,7 +166,7 @@ def augmentation(repetitions: int) -> Iterator[Row]:
     }
     for name, reference in references.items():
         measured = in_turn(
-            lambda: per_sample(lambda: [batches[0] for _ in range(4)]) / 4,
+            lambda: per_sample(lambda: [batches.make(0, 0) for _ in range(4)]) / 4,
             lambda reference=reference: per_sample(reference),
             repetitions,
         )

@@ -4,14 +4,23 @@ Enters: uint8 images (N, S, S, 3), targets (N, ...), the rows to use. Leaves: ba
 (B, S, S, 3) and float32 targets (B, ...). What a batch holds depends on (seed, epoch, index) alone.
 """
 
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+
 import keras
 import numpy as np
 
 from datasets.augmentation import AUGMENTATIONS, augment
 
+AHEAD = 8  # batches that wait for the net, at most
+
 
 class Batches(keras.utils.PyDataset):
-    """Batches of a training or validation part; worker threads read and augment them.
+    """Batches of a training or validation part; worker threads read and augment them ahead.
+
+    Keras has threads of its own. On jax and torch they hand batches that were fetched for building
+    the net, and at each end of an epoch for the next, to the next run: training would begin with
+    others than the first and depend on time.
 
     Args:
         images: uint8 (N, S, S, 3), may be memory-mapped.
@@ -37,17 +46,23 @@ class Batches(keras.utils.PyDataset):
         seed: int = 0,
         workers: int = 2,
     ) -> None:
-        # Fewer than two workers would mean no thread at all: the net would wait for each batch.
-        super().__init__(workers=max(workers, 2), use_multiprocessing=False, max_queue_size=8)
+        super().__init__(workers=1, use_multiprocessing=False)  # no threads of Keras's
         self.images, self.targets, self.rows = images, targets, np.asarray(rows)
         self.batch_size, self.training, self.seed = batch_size, training, seed
         self.rules = AUGMENTATIONS[augmentation]
         self.masks = targets.ndim == 4
         self.epoch = 0
+        self._threads = ThreadPoolExecutor(max(workers, 1))
+        self._ahead: dict[int, Future] = {}
+        self._lock = threading.Lock()
 
     def set_epoch(self, epoch: int) -> None:
         """Order and augmentation from here on are those of `epoch` (0 is the first)."""
-        self.epoch = epoch
+        with self._lock:
+            self.epoch = epoch
+            for future in self._ahead.values():
+                future.cancel()
+            self._ahead = {}
 
     def __len__(self) -> int:
         full = len(self.rows) // self.batch_size
@@ -56,7 +71,15 @@ class Batches(keras.utils.PyDataset):
         return -(-len(self.rows) // self.batch_size)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        epoch = self.epoch
+        with self._lock:
+            for i in range(index, min(index + AHEAD, len(self))):
+                if i not in self._ahead:
+                    self._ahead[i] = self._threads.submit(self.make, self.epoch, i)
+            future = self._ahead.pop(index)
+        return future.result()
+
+    def make(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """A batch of an epoch, made now and by the thread that asks."""
         rows = self.rows
         if self.training:
             rows = np.random.default_rng([self.seed, epoch]).permutation(rows)

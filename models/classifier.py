@@ -4,6 +4,7 @@ In: uint8 RGB 0..255 (B,S,S,3), S a multiple of 32. Out: float32 probabilities (
 `probability`, each row summing to 1; the layer `logits` before it has the same shape.
 """
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,9 @@ def build_classifier(
         )
     encoder = build_encoder(backbone, image_size, weights, pretrained_dir)
     x = layers.GlobalAveragePooling2D(name="average_pool")(encoder.output)  # (B, channels)
-    x = layers.Dropout(dropout, name="dropout")(x)
+    # with a seed of its own, as Keras on torch would else draw from what no variable holds
+    seed = random.randrange(2**31) if dropout else None
+    x = layers.Dropout(dropout, seed=seed, name="dropout")(x)
     x = layers.Dense(
         HIDDEN_UNITS, activation="relu", kernel_regularizer=REGULARIZERS[regularizer](), name="fc1"
     )(x)

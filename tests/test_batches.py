@@ -75,23 +75,50 @@ def test_the_memory_map_is_not_written_to():
     _ = Batches(images, masks, np.arange(8), 8, training=True, augmentation="affine")[0]
 
 
-def test_fit_sees_each_epochs_own_batches():
-    """Worker threads fetch ahead; they must not fetch an epoch before it is told to the batches."""
-    asked = []
-
-    class Spy(Batches):
-        def __getitem__(self, index):
-            asked.append((self.epoch, index))
-            return super().__getitem__(index)
-
+def test_fit_sees_each_epochs_own_batches_in_order():
+    """With a learning rate of zero, the losses of the steps tell which batches came."""
     from misc_utils.training import TellEpoch
 
-    batches = Spy(IMAGES, LABELS, np.arange(30), 5, training=True, seed=1)
+    batches = Batches(IMAGES, LABELS, np.arange(30), 5, training=True, seed=1, workers=3)
+    keras.utils.set_random_seed(0)
     model = keras.Sequential(
-        [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(7, "softmax")]
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Flatten(),
+            keras.layers.Dense(7, "softmax"),
+        ]
     )
-    model.compile("sgd", "categorical_crossentropy")
-    model.fit(batches, epochs=3, shuffle=False, verbose=0, callbacks=[TellEpoch(batches)])
+    model.compile(keras.optimizers.SGD(0.0), "categorical_crossentropy")
+    found, expected, all_losses = [], [], []
+
+    class Note(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            found.append(float(logs["loss"]))  # the mean since the epoch began
+
+    callbacks = [TellEpoch(batches), Note()]
+    model.fit(batches, epochs=3, shuffle=False, verbose=0, callbacks=callbacks)
     for epoch in range(3):
-        assert {index for e, index in asked if e == epoch} >= set(range(6))
-    assert sum(1 for e, _ in asked if e == 2) <= 7  # none of them of another epoch's
+        losses = [float(model.test_on_batch(*batches.make(epoch, i))) for i in range(6)]
+        expected += [np.mean(losses[: i + 1]) for i in range(6)]
+        all_losses += losses
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert len(np.unique(np.round(all_losses, 5))) == 18
+
+
+def test_batches_are_made_ahead_and_not_of_another_epoch():
+    made = []
+
+    class Spy(Batches):
+        def make(self, epoch, index):
+            made.append((epoch, index))
+            return super().make(epoch, index)
+
+    batches = Spy(IMAGES, MASKS, np.arange(48), 4, training=True, workers=2)
+    first = batches[0]
+    batches._threads.shutdown()  # what was asked for is made
+    assert sorted(made) == [(0, index) for index in range(8)]
+    batches = Spy(IMAGES, MASKS, np.arange(48), 4, training=True, workers=2)
+    _ = batches[0], batches[1]
+    batches.set_epoch(1)
+    assert (batches[0][0] != first[0]).any()
