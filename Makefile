@@ -10,13 +10,17 @@ WORKERS ?= 2
 # build: make test-torch bench TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
-.PHONY: demo test test-models test-jax test-torch bench lint format
+.PHONY: demo test test-faults test-models test-jax test-torch bench lint format
 
 demo: .venv/.installed
 	.venv/bin/python runs/demo.py
 
 test: .venv/.installed
 	KERAS_BACKEND=tensorflow .venv/bin/python -m pytest -n $(WORKERS) --dist loadfile
+
+# Kills the scripts at 80 moments, fills disks, and compares with whole runs: about 20 minutes.
+test-faults: .venv/.installed
+	KERAS_BACKEND=tensorflow .venv/bin/python tests/faults.py
 
 # Every backbone with every decoder at full size: long, and much memory.
 test-models: .venv/.installed

@@ -19,6 +19,31 @@ from errors import UserError
 from files import explained
 from misc_utils import signals
 
+# Numbers of all scripts, lowest and highest; None where a setting may be None is left alone
+MOST = 1e9
+RANGES = {
+    "epochs": (1, MOST),
+    "batch_size": (1, MOST),
+    "limit": (1, MOST),
+    "workers": (1, 1000),
+    "learning_rate": (1e-30, MOST),
+    "min_learning_rate": (0, MOST),
+    "plateau_factor": (0, 1),
+    "plateau_patience": (0, MOST),
+    "dropout": (0, 0.99),
+    "box_margin": (0, 10),
+    "seed": (0, 2**32 - 1),
+}
+
+
+def check_numbers(settings: object) -> None:
+    """Raise UserError for a number of the settings out of RANGES, NaN included."""
+    for name, (low, high) in RANGES.items():
+        value = getattr(settings, name, None)
+        if value is not None and not low <= value <= high:
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag} {value:g}: a number from {low:g} to {high:g} is expected.")
+
 
 def run(
     main: Callable, settings_class: type, description: str | None, needs_keras: bool = True
@@ -31,6 +56,7 @@ def run(
     for name in ("jax", "tensorflow", "absl", "h5py", "PIL", "matplotlib"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
+        check_numbers(settings)
         with signals.handled(signals.end_now):
             if needs_keras:
                 import_keras()

@@ -220,10 +220,7 @@ def write_crops_table(folder: Path, rows: Sequence[CropRow]) -> Path:
     if len({row.image for row in rows}) != len(rows):
         raise ValueError("an image has two crops")
     for row in rows:
-        _check_id(row.image)
-        inside = 0 <= row.top < row.top + row.height <= row.source_height
-        if not inside or not 0 <= row.left < row.left + row.width <= row.source_width:
-            raise ValueError(f"the box leaves its source: {row}")
+        _check_row(row)
     file = folder / "crops.csv"
     with partial_file(file) as partial:
         table = pd.DataFrame(sorted(rows), columns=CropRow._fields)
@@ -249,12 +246,7 @@ def load_crops(submissions: Path, name: str) -> Crops:
     content = provenance.read_record(record)
     if not content["complete"]:
         raise UserError(f"{record}: not all crops were made. Run it to its end: {command}")
-    table = pd.read_csv(file, dtype={"image": str})
-    if tuple(table.columns) != CropRow._fields:
-        raise UserError(
-            f"{file}: expected the columns {', '.join(CropRow._fields)}, found "
-            f"{', '.join(table.columns)}. Make the crops anew: {command} --overwrite"
-        )
+    table = _read_crops_table(file, f"Make the crops anew: {command} --overwrite")
     format = content["made_by"].get("settings", {}).get("format", "png")
     if format not in FORMATS:
         raise UserError(
@@ -271,6 +263,29 @@ def load_crops(submissions: Path, name: str) -> Crops:
     fingerprint = hashlib.sha256(file.read_bytes() + b"\n" + text).hexdigest()
     maker = provenance.fingerprint_of_maker(made_by)
     return Crops(folder, table.set_index("image"), files, fingerprint, maker)
+
+
+def _read_crops_table(file: Path, mend: str) -> pd.DataFrame:
+    """crops.csv with the columns of CropRow; UserError for what write_crops_table cannot write."""
+    try:
+        table = pd.read_csv(file, dtype={"image": str})
+        if tuple(table.columns) != CropRow._fields:
+            expected, found = ", ".join(CropRow._fields), ", ".join(table.columns)
+            raise ValueError(f"expected the columns {expected}, found {found}")
+        table = table.astype(dict.fromkeys(CropRow._fields[1:], int))  # not NaN
+        for row in table.itertuples(index=False):
+            _check_row(row)
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{file}: {error}. {mend}") from None
+    return table
+
+
+def _check_row(row: CropRow) -> None:
+    """ValueError for an id that is none, and for a box that leaves its image."""
+    _check_id(row.image)
+    inside = 0 <= row.top < row.top + row.height <= row.source_height
+    if not inside or not 0 <= row.left < row.left + row.width <= row.source_width:
+        raise ValueError(f"the box of {row.image} leaves its source: {tuple(row[1:])}")
 
 
 def _without_lossless_format(made_by: dict) -> dict:
@@ -345,5 +360,5 @@ def write_classes(
 
 
 def _check_id(image_id: str) -> None:
-    if not re.fullmatch(r"[A-Za-z]+_[A-Za-z0-9_-]+", image_id):
+    if not isinstance(image_id, str) or not re.fullmatch(r"[A-Za-z]+_[A-Za-z0-9_-]+", image_id):
         raise ValueError(f"{image_id!r} is not an image id such as ISIC_0000000")

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import cls_predict
 import cls_train
-import h5py
 import keras
 import numpy as np
 import pytest
 import seg_predict
 import seg_train
+from same_results import contents
 
 import files
 from misc_utils import command_line
@@ -64,42 +64,6 @@ def killed(script, *flags):
             command_line.run(script.main, script.Settings, script.__doc__)
 
 
-def tensors(file):
-    found = {}
-    with h5py.File(file) as opened:
-        opened.visititems(
-            lambda name, item: (
-                found.update({name: item[()].tobytes()}) if hasattr(item, "shape") else None
-            )
-        )
-    return found
-
-
-def results(folder):
-    """Content of each result in a folder, without times and places."""
-    content = {}
-    for file in sorted(folder.rglob("*")):
-        name = str(file.relative_to(folder))
-        if file.is_dir() or ".locks" in name:
-            continue
-        assert files.PARTIAL not in name
-        if file.suffix == ".h5":
-            content[name] = tensors(file)
-        elif file.suffix == ".npz":
-            arrays = dict(np.load(file, allow_pickle=False))
-            progress = json.loads(str(arrays.pop("progress")))
-            progress.pop("seconds")
-            content[name] = {k: v.tobytes() for k, v in arrays.items()}, progress
-        elif file.suffix == ".json":
-            record = json.loads(file.read_text())
-            for key in ("seconds", "written", "resumed", "git_commit"):
-                record.pop(key, None)
-            content[name] = record
-        else:
-            content[name] = file.read_bytes()
-    return content
-
-
 CHAINS = {
     # the endings of files at whose rename one start after the other ends
     "seg": [
@@ -124,7 +88,7 @@ def test_killed_training_ends_as_if_it_had_not_been(
     keras.utils.clear_session()
     code, _, err = run_script(script, *flags)
     assert code == 0, err
-    expected = results(root / "model_data")
+    expected = contents(root / "model_data")
     assert sum(file.endswith(".h5") for file in expected) == 2
     shutil.rmtree(root / "model_data")
     for ending, number in CHAINS[name]:
@@ -134,27 +98,27 @@ def test_killed_training_ends_as_if_it_had_not_been(
     keras.utils.clear_session()
     code, _, err = run_script(script, *flags)
     assert code == 0, err
-    found = results(root / "model_data")
+    found = contents(root / "model_data")
     assert found.keys() == expected.keys()
     for file in expected:
         assert found[file] == expected[file], file
     caplog.clear()
     code, _, _ = run_script(script, *flags)
     assert code == 0 and caplog.text.count("finished already") == 2
-    assert results(root / "model_data") == expected
+    assert contents(root / "model_data") == expected
 
 
 def test_more_epochs_go_on_as_if_asked_for_at_once(root, run_script):
     flags = (*SEG[:-4], "--folds", 0, "--plateau-patience", 1)
     keras.utils.clear_session()
     assert run_script(seg_train, *flags, "--epochs", 3)[0] == 0
-    expected = results(root / "model_data")
+    expected = contents(root / "model_data")
     shutil.rmtree(root / "model_data")
     for epochs in (1, 3):
         keras.utils.clear_session()
         code, _, err = run_script(seg_train, *flags, "--epochs", epochs)
         assert code == 0, err
-    assert results(root / "model_data") == expected
+    assert contents(root / "model_data") == expected
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +163,7 @@ def test_killed_prediction_ends_as_if_it_had_not_been(
         shutil.copytree(trained, root)
     monkeypatch.setenv("ISIC_ROOT", str(roots[0]))
     assert run_script(script, *flags)[0] == 0
-    expected = results(roots[0] / "submissions")
+    expected = contents(roots[0] / "submissions")
     monkeypatch.setenv("ISIC_ROOT", str(roots[1]))
     for ending, number in chain:
         kill_at(ending, number)
@@ -207,7 +171,7 @@ def test_killed_prediction_ends_as_if_it_had_not_been(
     code, out, err = run_script(script, *flags)
     assert code == 0, err
     assert "are there already" in out or "are classified already" in out
-    found = results(roots[1] / "submissions")
+    found = contents(roots[1] / "submissions")
     assert found.keys() == expected.keys()
     for file in expected:
         assert found[file] == expected[file], file

@@ -27,6 +27,7 @@ from files import locked, new_array, partial_file, remove_partials, write_text
 log = logging.getLogger(__name__)
 
 FORMAT = 1
+COLUMNS = ("heights", "widths", "bytes", "times", "sha256")  # of a manifest, beside image_ids
 
 # (image id, bytes of its file) -> (row uint8 (size, size, channels), source height, source width)
 Reader = Callable[[str, bytes], tuple[np.ndarray, int, int]]
@@ -111,9 +112,12 @@ def _load_or_build(
 
 
 def _load_manifest(file: Path) -> dict | None:
+    """The manifest, or None when it is not there or not as it was written."""
     try:
-        return json.loads(file.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        lengths = {len(manifest[name]) for name in ("image_ids", *COLUMNS)}
+        return manifest if len(lengths) == 1 else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -158,7 +162,7 @@ def _refresh_times(file: Path, manifest: dict, sources: dict[str, Path]) -> dict
 
 def _build(array_file: Path, sources: dict[str, Path], read: Reader, shape: tuple) -> dict:
     """Write the array under a temporary name, then rename it; gives the manifest's columns."""
-    columns = {"heights": [], "widths": [], "bytes": [], "times": [], "sha256": []}
+    columns = {name: [] for name in COLUMNS}
     wrong = []
 
     def read_source(item: tuple[int, tuple[str, Path]]) -> tuple:
