@@ -63,18 +63,26 @@ def partial_file(file: Path, durable: bool = True) -> Iterator[Path]:
     if durable:
         remove_partials(file.parent, file.name, older_than=3600)
     try:
-        yield partial
-        if durable:
-            _sync(partial)
-        os.replace(partial, file)
-        if durable:
-            _sync(file.parent)
-    except (OSError, RuntimeError) as error:  # RuntimeError: HDF5 of a full disk
+        with told_of(file):
+            yield partial
+            if durable:
+                _sync(partial)
+            os.replace(partial, file)
+            if durable:
+                _sync(file.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def told_of(file: Path) -> Iterator[None]:
+    """What goes wrong with the disk in the block is a UserError that names `file`."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # RuntimeError: HDF5's
         if said := explained(error, file):
             raise UserError(said) from None
         raise
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_text(file: Path, text: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
-from files import write_text
+from files import told_of, write_text
 from misc_utils.pages import embed, format_score, format_share, render
 
 THUMBNAIL = 160  # longest side of a picture, in pixels
@@ -121,7 +121,8 @@ def _write_parts(
         # one after another: what a template is handed may live on until the next garbage collection
         cards = _cards(chain([first], islice(rows, per_page - 1)), classes, decided, right)
         parts.append(partial / f"{len(parts)}.html")
-        parts[-1].write_text(render("cards.html.j2", cards=cards), encoding="utf-8", newline="")
+        with told_of(parts[-1]):
+            parts[-1].write_text(render("cards.html.j2", cards=cards), encoding="utf-8", newline="")
     return parts
 
 

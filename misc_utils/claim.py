@@ -82,7 +82,7 @@ def claim_run(
     check_folds(folds, k_fold)
     name = run_name(task, settings["backbone"], k_fold, settings["version"])
     record = {"format": FORMAT, "task": task, "k_fold": k_fold, "finished": False}
-    record |= {"settings": settings} | facts
+    record |= {"settings": settings, "folds_fingerprint": folds_fingerprint(folds)} | facts
     try:
         with locked(model_data, name):
             found = None if overwrite else _find_same(model_data / name, settings, facts, folds)

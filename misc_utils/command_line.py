@@ -22,6 +22,7 @@ from misc_utils import signals
 # Numbers of all scripts, lowest and highest; None where a setting may be None is left alone
 MOST = 1e9
 RANGES = {
+    "image_size": (1, 4096),
     "epochs": (1, MOST),
     "batch_size": (1, MOST),
     "limit": (1, MOST),

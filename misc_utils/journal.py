@@ -6,39 +6,48 @@ depends on; lines that a kill or a power failure cut are dropped, and their imag
 
 import json
 from pathlib import Path
+from typing import TextIO
 
-from files import write_text
+from files import told_of, write_text
 
 
 class Journal:
     """Rows of images that are done: {image id: row}, and a file that grows with them.
 
     Args:
-        file: the journal; its folder is there.
+        file: the journal; nothing is written before the first row is added.
         key: names what the rows depend on; a journal of another key is begun anew.
+        anew: begin anew in any case.
     """
 
-    def __init__(self, file: Path, key: str) -> None:
+    def __init__(self, file: Path, key: str, anew: bool = False) -> None:
         self.file, self.key, self.rows = file, key, {}
-        whole = self._read()
-        if whole:
-            with file.open("r+b") as opened:  # what comes next is to begin on a line of its own
-                opened.truncate(whole)
-        else:
-            write_text(file, self._line({"key": key}))
-        self._opened = file.open("a", encoding="utf-8")
+        self._whole = 0 if anew else self._read()  # bytes of lines that hold
+        self._opened: TextIO | None = None
 
     def add(self, image_id: str, row: dict) -> None:
         """Note that an image is done; numbers come back as they went."""
+        with told_of(self.file):
+            if self._opened is None:
+                self._opened = self._open()
+            self._opened.write(self._line({"image": image_id} | row))
+            self._opened.flush()
         self.rows[image_id] = row
-        self._opened.write(self._line({"image": image_id} | row))
-        self._opened.flush()
 
     def close(self) -> None:
         """Rewrite the file in order of the ids, as all is done."""
-        self._opened.close()
+        if self._opened is not None:
+            self._opened.close()
         lines = [{"key": self.key}, *({"image": i} | self.rows[i] for i in sorted(self.rows))]
         write_text(self.file, "".join(map(self._line, lines)))
+
+    def _open(self) -> TextIO:
+        if self._whole:
+            with self.file.open("r+b") as opened:  # what comes next begins on a line of its own
+                opened.truncate(self._whole)
+        else:
+            write_text(self.file, self._line({"key": self.key}))
+        return self.file.open("a", encoding="utf-8")
 
     def _read(self) -> int:
         """Take in the lines up to the first that is not whole; number of bytes they have."""

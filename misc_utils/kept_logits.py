@@ -45,7 +45,7 @@ def load_logits(
             return None  # another process is replacing both
         record = json.loads(text)
         image_ids, made_by = record["image_ids"], record["made_by"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
     if made_by != _made_by(run, data) or len(image_ids) != len(array):
         return None

@@ -62,15 +62,25 @@ def journal_of(submissions: Path, name: str) -> Path:
     return submissions / (name.removesuffix(".csv") + "_progress.jsonl")
 
 
-def open_journal(submissions: Path, name: str, made_by: dict, data: str) -> Journal:
+def open_journal(
+    submissions: Path, name: str, made_by: dict, data: str, overwrite: bool
+) -> Journal:
     """The journal of a folder or table; begun anew where maker or images are others than then.
 
-    `data` is the fingerprint of the images.
+    Nothing is written before a row is added.
+
+    Args:
+        submissions: the folder of all results.
+        name: of the folder or table.
+        made_by: see check_maker, which is asked first.
+        data: fingerprint of the images.
+        overwrite: begun anew, whatever made it.
     """
-    submissions.mkdir(parents=True, exist_ok=True)
+    if not overwrite:
+        check_maker(submissions, name, made_by)
     text = json.dumps([made_by, data], sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()
-    return Journal(journal_of(submissions, name), key)
+    return Journal(journal_of(submissions, name), key, overwrite)
 
 
 @contextmanager

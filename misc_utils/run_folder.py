@@ -94,6 +94,10 @@ def read_run(file: Path) -> tuple[tuple[str, str, int], Run]:
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
         key = (record["settings"]["backbone"], record["settings"]["version"], record["k_fold"])
+        missing = {"num_folds", "image_size"} - record["settings"].keys()
+        missing |= {"data_fingerprint"} - record.keys()
+        if missing:
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         if record["format"] != FORMAT:
             raise ValueError(f"format {record['format']}, expected {FORMAT}")
         if not isinstance(record["finished"], bool) or record["task"] not in (1, 3):
@@ -159,6 +163,8 @@ def load_folds(run: Run) -> pd.DataFrame:
     file = run.folder / "folds.csv"
     try:
         folds = pd.read_csv(file, dtype={"image": str, "lesion": str})
+        if run.record.get("folds_fingerprint") not in (None, folds_fingerprint(folds)):
+            raise ValueError("not the split that settings.json was written with")
         check_folds(folds, run.k_fold)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{file}: {error}. Restore the file as training wrote it.") from None

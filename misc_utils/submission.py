@@ -272,7 +272,12 @@ def _read_crops_table(file: Path, mend: str) -> pd.DataFrame:
         if tuple(table.columns) != CropRow._fields:
             expected, found = ", ".join(CropRow._fields), ", ".join(table.columns)
             raise ValueError(f"expected the columns {expected}, found {found}")
-        table = table.astype(dict.fromkeys(CropRow._fields[1:], int))  # not NaN
+        if any(dtype.kind != "i" for dtype in table.dtypes[1:]):  # a NaN makes a column of floats
+            raise ValueError("all but the first column hold whole numbers")
+        if table["image"].duplicated().any():
+            raise ValueError(
+                f"{table['image'][table['image'].duplicated()].iloc[0]} is in it twice"
+            )
         for row in table.itertuples(index=False):
             _check_row(row)
     except (OSError, ValueError, TypeError) as error:

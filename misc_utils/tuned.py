@@ -62,11 +62,14 @@ def load_tuned(ensemble: Ensemble, views: int) -> dict | None:
     script = "seg_tune.py" if ensemble.runs[0].record["task"] == 1 else "cls_tune.py"
     mend = f"Run runs/{script} again, or delete the file, or give --no-tuned."
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse)
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']}, expected {FORMAT}")
-        weights, _, _ = content["weights"], content["chosen"]["member_weights"], content["worth"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        weights, chosen, _ = content["weights"], content["chosen"], content["worth"]
+        if len(chosen["member_weights"]) != len(ensemble.members):
+            raise ValueError(f"weights of {len(chosen['member_weights'])} trainings")
+        PostProcessing(**{name: chosen[name] for name in RULES if chosen.get(name) is not None})
+    except (OSError, ValueError, KeyError, TypeError, UserError) as error:
         raise UserError(f"{file}: cannot be read as tuned values ({error!r}). {mend}") from None
     if weights != {run.name: run_folder.weights_hash(run) for run in ensemble.runs}:
         raise UserError(
@@ -74,6 +77,10 @@ def load_tuned(ensemble: Ensemble, views: int) -> dict | None:
             f"or weights. {mend}"
         )
     return content
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
 
 
 def load_for_eval(ensemble: Ensemble, views: int, wanted: bool, images: str) -> dict | None:

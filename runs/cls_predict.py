@@ -87,12 +87,10 @@ def main(settings: Settings) -> None:
     made_by = ensemble.provenance(used, nets, groups)
     table = submission.class_file(settings.pred_set)
     with provenance.claimed(submissions, table):
-        if settings.overwrite:
-            provenance.journal_of(submissions, table).unlink(missing_ok=True)
-        else:
-            provenance.check_maker(submissions, table, made_by)
         seen_data = " ".join(sorted(seen.fingerprint for seen in images.values()))
-        journal = provenance.open_journal(submissions, table, made_by, seen_data)
+        journal = provenance.open_journal(
+            submissions, table, made_by, seen_data, settings.overwrite
+        )
         done = set(journal.rows)
         total = len(image_ids) - len(left_out)
         if done:

@@ -47,6 +47,7 @@ class Settings:
 def main(settings: Settings) -> None:
     from concurrent.futures import ThreadPoolExecutor
     from functools import cache
+    from itertools import chain, islice
     from pathlib import Path
 
     import numpy as np
@@ -108,14 +109,14 @@ def main(settings: Settings) -> None:
         submission.crop_folder(*which, settings.edge) if crops else submission.mask_folder(*which)
     )
     with provenance.claimed(submissions, name):
-        folder = submission.open_folder(submissions, name, made_by, settings.overwrite)
-        journal = provenance.open_journal(submissions, name, made_by, some.fingerprint)
+        folder = submissions / name
+        journal = provenance.open_journal(
+            submissions, name, made_by, some.fingerprint, settings.overwrite
+        )
         done = submission.done_images(folder, journal)
         total = len(image_ids) - len(left_out)
         if done:
             print(f"{len(done)} of {total} are there already")
-        if len(done) < total:
-            provenance.write_record(submissions, name, made_by, complete=False)
 
         def write(image_id: str, logits: np.ndarray) -> tuple[Path, str, submission.CropRow]:
             height, width = (int(side[row_of[image_id]]) for side in (some.heights, some.widths))
@@ -142,6 +143,11 @@ def main(settings: Settings) -> None:
         batches = kept_logits.stream_logits(
             nets, groups, weights, views, own_set, net_of, settings.batch_size, done
         )
+        # nothing is written, nor deleted, before a net has predicted
+        batches = chain(list(islice(batches, 1)), batches)
+        submission.open_folder(submissions, name, made_by, settings.overwrite)
+        if len(done) < total:
+            provenance.write_record(submissions, name, made_by, complete=False)
         with ThreadPoolExecutor() as threads:
             written = work_behind(threads, write, batches, waiting=2 * settings.batch_size)
             for one in tqdm(written, name, total, unit="image", initial=len(done)):

@@ -39,3 +39,11 @@ def run_script(monkeypatch, capsys):
         return code, captured.out, captured.err
 
     return run
+
+
+def pytest_terminal_summary(terminalreporter):
+    """How many bad inputs were tried, and refused or understood as they should be."""
+    passed = terminalreporter.stats.get("passed", [])
+    bad = [report for report in passed if "test_bad_" in report.nodeid and "[" in report.nodeid]
+    if bad:
+        terminalreporter.write_line(f"bad inputs: {len(bad)} cases")

@@ -12,6 +12,7 @@ SETTINGS = {
     "backbone": "tiny",
     "version": "0",
     "num_folds": 2,
+    "image_size": 32,
     "learning_rate": 0.1,
     "schedule": "plateau",
     "epochs": 3,

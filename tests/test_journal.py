@@ -39,8 +39,11 @@ def test_nothing_behind_a_damaged_line_counts(tmp_path, damage):
     file = tmp_path / "j.jsonl"
     whole = file.read_bytes()
     file.write_bytes(whole + damage + json.dumps({"image": "b"} | ROW).encode() + b"\n")
-    assert list(Journal(file, "k").rows) == ["a"]
-    assert file.read_bytes() == whole
+    journal = Journal(file, "k")
+    assert list(journal.rows) == ["a"]
+    journal.add("c", ROW)
+    assert file.read_bytes().startswith(whole)
+    assert list(Journal(file, "k").rows) == ["a", "c"]
 
 
 @pytest.mark.parametrize("content", [b"", b"not JSON\n", b"[]\n", b'{"key": "k"}'])
@@ -51,9 +54,13 @@ def test_a_head_that_is_not_whole_begins_anew(tmp_path, content):
 
 
 def test_another_key_begins_anew(tmp_path):
-    written(tmp_path, "a")
-    assert written(tmp_path, key="other").rows == {}
+    before = written(tmp_path, "a").file.read_bytes()
+    other = written(tmp_path, key="other")
+    assert other.rows == {} and other.file.read_bytes() == before  # nothing is added yet
+    assert Journal(tmp_path / "j.jsonl", "k", anew=True).rows == {}
+    other.add("b", ROW)
     assert Journal(tmp_path / "j.jsonl", "k").rows == {}
+    assert list(Journal(tmp_path / "j.jsonl", "other").rows) == ["b"]
 
 
 def test_what_is_finished_is_sorted(tmp_path):

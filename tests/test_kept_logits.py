@@ -15,7 +15,7 @@ def load_or_keep(run, images, views, image_ids, predict, data=None):
 
 
 def make_run(model_data, task=1, k_fold=0, backbone="tiny", folds=FOLDS):
-    settings = {"backbone": backbone, "version": "0", "num_folds": 2}
+    settings = {"backbone": backbone, "version": "0", "num_folds": 2, "image_size": 32}
     facts = {"data_fingerprint": "d"}
     run = claim.create_run(model_data, task, k_fold, settings, folds, facts)
     run.weights.write_text(run.name)

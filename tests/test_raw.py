@@ -71,7 +71,7 @@ def test_a_jpeg_decoded_smaller_keeps_its_true_size():
 def test_a_cut_jpeg_is_refused():
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     content = encoded(noise, "JPEG")
-    with pytest.raises(OSError):
+    with pytest.raises(ValueError, match="damaged or cut off"):
         raw.read_image(content[: len(content) // 2])
 
 
@@ -110,7 +110,7 @@ def test_column_order_does_not_matter(tmp_path):
         "ISIC_1,-1,1,1,0,0,0,0\n",
         "ISIC_1,nan,0,0,0,0,0,0\n",
         "ISIC_1,x,0,0,0,0,0,0\n",
-        "ISIC_1,1\n",
+        "ISIC_1,,1,0,0,0,0,0\n",
         "ISIC_1,1,0,0,0,0,0,0\nISIC_1,1,0,0,0,0,0,0\n",  # twice
     ],
 )
@@ -128,6 +128,14 @@ def test_a_table_without_a_column_is_refused(tmp_path):
         raw.read_labels(file)
     with pytest.raises(UserError, match="no such file"):
         raw.read_labels(tmp_path / "gone.csv")
+
+
+@pytest.mark.parametrize("row", ["ISIC_1,1", "ISIC_1,1,0,0,0,0,0,0,0"])
+def test_rows_of_another_length_are_named(tmp_path, row):
+    file = tmp_path / "labels.csv"
+    file.write_text(HEADER + f"ISIC_0,1,0,0,0,0,0,0\n{row}\n")
+    with pytest.raises(UserError, match=rf"8 values.*line 3 \({row.count(',') + 1}\)"):
+        raw.read_labels(file)
 
 
 def test_groups(tmp_path):

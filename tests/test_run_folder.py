@@ -76,8 +76,16 @@ def test_folds_come_back_as_they_went(tmp_path):
 )
 def test_a_leaking_split_is_refused_when_read(tmp_path, text, message):
     run = make_run(tmp_path)
+    del run.record["folds_fingerprint"]  # as of a run of before there was one
     (run.folder / "folds.csv").write_text(text)
     with pytest.raises(UserError, match=message):
+        run_folder.load_folds(run)
+
+
+def test_another_split_than_trained_with_is_refused(tmp_path):
+    run = make_run(tmp_path)
+    FOLDS.assign(fold=[1, 0, 0, 1]).to_csv(run.folder / "folds.csv", index=False)
+    with pytest.raises(UserError, match="not the split that settings"):
         run_folder.load_folds(run)
 
 

@@ -21,7 +21,7 @@ RULES = dict.fromkeys(tuned.RULES)
 @pytest.fixture
 def nets(tmp_path):
     for k in range(2):
-        settings = {"backbone": "tiny", "version": "0", "num_folds": 2}
+        settings = {"backbone": "tiny", "version": "0", "num_folds": 2, "image_size": 32}
         run = claim.create_run(tmp_path, 1, k, settings, FOLDS, {"data_fingerprint": "d"})
         run.weights.write_text(run.name)
     return ensemble.find_ensemble(tmp_path, 1, "tiny", "0")

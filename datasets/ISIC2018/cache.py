@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from errors import UserError
-from files import locked, new_array, partial_file, remove_partials, write_text
+from files import explained, locked, new_array, partial_file, remove_partials, write_text
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +182,7 @@ def _build(array_file: Path, sources: dict[str, Path], read: Reader, shape: tupl
             results = threads.map(read_source, enumerate(sources.items()))
             for file, result in tqdm(results, array_file.stem, len(sources), unit="image"):
                 if file is not None:
-                    wrong.append(f"  {file}: {result}")
+                    wrong.append(f"  {explained(result, file) or f'{file}: {result}'}")
                 else:
                     for column, value in zip(columns.values(), result, strict=True):
                         column.append(value)

@@ -9,6 +9,12 @@ import io
 import logging
 import math
 import re
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +28,12 @@ CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 SETS = ("training", "validation", "test")
 UNRELEASED = "ISIC_0035068"  # in the truth of the Task 3 test set, with weight 0, but not an image
 
-IMAGE_ID = re.compile(r"[A-Za-z]+_\d+")
+IMAGE_ID = re.compile(r"[A-Za-z]+_[0-9]+")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")  # of the release, and of crops
+MOST_PIXELS = 80_000_000  # of a picture; a photograph of 24 million is among the largest
+NO_LESION = ("", "na", "n/a", "nan", "none", "null")  # what tables write for nothing
+DAMAGES = (OSError, SyntaxError, IndexError, TypeError, EOFError, struct.error, zlib.error)
 COMPANIONS = ("ATTRIBUTION.txt", "LICENSE.txt")  # shipped beside the images; superpixels are too
 
 
@@ -67,7 +77,7 @@ def _list_files(folder: Path, ending: str, suffixes: tuple[str, ...]) -> dict[st
             f"{folder}: there is no such folder. Put the unzipped ISIC 2018 folder of that name "
             f"there, or let ISIC_ROOT (or root_dir in runs/paths.py) name the folder over data/."
         )
-    found, unknown = {}, []
+    found, unknown, first = {}, [], {}
     for file in sorted(folder.iterdir()):
         stem = file.stem.removesuffix(ending)
         if file.name in COMPANIONS or file.name.startswith(".") or "superpixels" in file.stem:
@@ -76,10 +86,11 @@ def _list_files(folder: Path, ending: str, suffixes: tuple[str, ...]) -> dict[st
             unknown.append(file.name)
         elif not IMAGE_ID.fullmatch(stem):
             unknown.append(file.name)
-        elif stem in found:
-            raise UserError(f"{file}: {found[stem].name} is the same image. Keep one of the two.")
+        elif stem.upper() in first:
+            same = first[stem.upper()].name
+            raise UserError(f"{file}: {same} is the same image. Keep one of the two.")
         else:
-            found[stem] = file
+            found[stem] = first[stem.upper()] = file
     if unknown:
         log.warning("%s: not of the release, left alone: %s", folder, listed(unknown))
     if not found:
@@ -87,14 +98,32 @@ def _list_files(folder: Path, ending: str, suffixes: tuple[str, ...]) -> dict[st
             f"{folder}: the folder holds no file named ISIC_<number>{ending}{suffixes[0]}. "
             f"Unzip the released archive into it."
         )
+    wrong = [file for file in found.values() if not file.is_file()]
+    if wrong:
+        names = [f"{file.name} ({_kind(file)})" for file in wrong]
+        raise UserError(
+            f"{folder}: not files: {listed(names)}. Put the files of the release in their place."
+        )
     return found
 
 
+def _kind(path: Path) -> str:
+    """What a path that is not a file is, in words."""
+    if path.is_dir():
+        return "a folder"
+    return "a link that leads nowhere" if path.is_symlink() else "neither a file nor a folder"
+
+
 def read_image(content: bytes, shortest: int = 0) -> tuple[np.ndarray, int, int]:
-    """Decode an image file.
+    """Decode an image file; its bytes say what it is, not its name.
+
+    Grey, palette, CMYK and 16-bit pictures become 8-bit RGB, and an alpha channel that is opaque
+    goes away. Pixels stay in the order of the file: the orientation that a camera may have noted
+    (EXIF) is not looked at, as the released masks and the challenge's scorer know nothing of it. A
+    picture that were turned would no longer lie under its mask.
 
     Args:
-        content: bytes of a JPEG or PNG file; grey, palette and CMYK pictures become RGB.
+        content: bytes of a JPEG or PNG file of the release, or of a crop.
         shortest: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as no side gets
             shorter than this many pixels; 0 decodes it whole.
 
@@ -102,33 +131,84 @@ def read_image(content: bytes, shortest: int = 0) -> tuple[np.ndarray, int, int]
         uint8 (h, w, 3) RGB, and the height and width of the file in pixels.
 
     Raises:
-        OSError, ValueError or SyntaxError when the bytes are not a whole picture.
+        ValueError when the bytes are not one whole picture of a photograph's size, or when parts of
+        it are transparent: which colour they are to have is not known.
     """
-    with Image.open(io.BytesIO(content)) as picture:
+    with _decoding(content) as picture:
         width, height = picture.size
         if shortest and picture.mode == "RGB":
             picture.draft("RGB", (shortest, shortest))
+        if picture.mode.startswith("I;16"):  # grey
+            values = (np.asarray(picture) >> 8).astype(np.uint8)
+            return np.repeat(values[..., None], 3, axis=2), height, width
         return np.asarray(picture.convert("RGB")), height, width
 
 
 def read_mask(content: bytes) -> np.ndarray:
-    """Decode a mask: uint8 (H, W) in {0, 1}.
+    """Decode a mask: uint8 (H, W) in {0, 1}; one without any lesion is allowed.
 
-    Raises ValueError when the picture holds other values than 0 and one of 1 or 255, OSError when
-    it is not a whole picture.
+    Grey pictures of 1, 8 or 16 bits are read, and palettes and RGB whose colours are black and
+    white.
+
+    Raises ValueError when the picture holds other values than 0 and one of 1 or 255 (of 16 bits:
+    65535 as well), or is not one whole picture.
     """
-    with Image.open(io.BytesIO(content)) as picture:
-        mask = np.asarray(picture if picture.mode == "L" else picture.convert("L"))
-    values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
-    if len(values) > 2 or not set(values.tolist()) <= {0, 1, 255} or {1, 255} <= set(values):
-        raise ValueError(f"a mask holds 0 and 255 only, this one {listed(values.tolist())}")
+    with _decoding(content) as picture:
+        sixteen = picture.mode.startswith("I;16")
+        if sixteen or picture.mode == "L":
+            mask = np.asarray(picture)
+        else:
+            colours = np.asarray(picture.convert("RGB"))
+            mask = colours[..., 0]
+            if (colours != mask[..., None]).any():
+                raise ValueError("a mask holds 0 and 255 only, this one has colours")
+    values = np.flatnonzero(np.bincount(mask.ravel())).tolist()
+    high = {*values} - {0}
+    if len(high) > 1 or not high <= {1, 255, *([65535] if sixteen else [])}:
+        raise ValueError(f"a mask holds 0 and 255 only, this one {listed(values)}")
     return (mask > 0).astype(np.uint8)
+
+
+@contextmanager
+def _decoding(content: bytes) -> Iterator[Image.Image]:
+    """An opened picture; whatever goes wrong with it in the block is a ValueError in words."""
+    if not content:
+        raise ValueError("the file is empty")
+    _quiet()
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+            width, height = picture.size
+            if width * height > MOST_PIXELS:
+                raise Image.DecompressionBombError
+            if picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1:
+                raise ValueError(f"holds {picture.n_frames} pictures, not one")
+            if picture.has_transparency_data:
+                if picture.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+                    raise ValueError("has transparent pixels; save it without alpha channel")
+            yield picture
+    except Image.DecompressionBombError:
+        raise ValueError(
+            f"says to be larger than {MOST_PIXELS // 10**6} million pixels, as no photograph is"
+        ) from None
+    except Image.UnidentifiedImageError:
+        raise ValueError("neither a JPEG nor a PNG picture") from None
+    except ValueError:
+        raise
+    except DAMAGES as error:
+        raise ValueError(f"damaged or cut off ({error})") from None
+
+
+@cache
+def _quiet() -> None:
+    """Pillow warns of large pictures; here they are errors."""
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def read_labels(file: Path) -> dict[str, int]:
     """Task 3 classes: {image id: index into CLASSES}, sorted by id.
 
-    Raises UserError naming every row that is double, is not a number, or has not exactly one class.
+    Raises UserError naming every row that is double, has no image id, is not a number, or has not
+    exactly one class.
     """
     rows, wrong = _read_table(file, ("image", *CLASSES)), []
     labels: dict[str, int] = {}
@@ -138,10 +218,12 @@ def read_labels(file: Path) -> dict[str, int]:
             values = [float(row[name]) for name in CLASSES]
         except ValueError:
             values = [math.nan]
-        if image_id in labels:
+        if not IMAGE_ID.fullmatch(image_id):
+            wrong.append(f"{image_id!r} (not an image id)")
+        elif image_id in labels:
             wrong.append(f"{image_id} (twice)")
         elif sorted(values) != [0.0] * (len(CLASSES) - 1) + [1.0]:
-            wrong.append(f"{image_id} ({', '.join(str(row[name]) for name in CLASSES)})")
+            wrong.append(f"{image_id} ({', '.join(row[name] or 'nothing' for name in CLASSES)})")
         else:
             labels[image_id] = values.index(1.0)
     if wrong:
@@ -157,35 +239,53 @@ def read_groups(file: Path) -> dict[str, str]:
     groups: dict[str, str] = {}
     wrong = []
     for row in _read_table(file, ("image", "lesion_id")):
-        if row["image"] in groups or not row["lesion_id"]:
-            wrong.append(row["image"])
-        groups[row["image"]] = row["lesion_id"]
+        image_id, lesion = row["image"], row["lesion_id"]
+        if not IMAGE_ID.fullmatch(image_id):
+            wrong.append(f"{image_id!r} (not an image id)")
+        elif image_id in groups:
+            wrong.append(f"{image_id} (twice)")
+        elif lesion.lower() in NO_LESION:
+            wrong.append(f"{image_id} ({lesion or 'nothing'})")
+        groups[image_id] = lesion
     if wrong:
         raise UserError(f"{file}: one row with a lesion_id per image; mend {listed(wrong)}.")
     return dict(sorted(groups.items()))
 
 
 def _read_table(file: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """Rows of a comma-separated table that must have `columns`; values stripped."""
+    """Rows of a comma-separated table that must have `columns`; names and values stripped.
+
+    A byte-order mark and any ends of lines are allowed, and so are further columns.
+    """
     if not file.is_file():
         raise UserError(f"{file}: there is no such file. It is part of the ISIC 2018 release.")
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: not UTF-8 text ({error}). Save it as UTF-8.") from None
-    reader = csv.DictReader(io.StringIO(text), strict=True)
-    missing = [name for name in columns if name not in (reader.fieldnames or [])]
-    if missing:
-        found = ", ".join(reader.fieldnames or ["nothing"])
-        raise UserError(
-            f"{file}: the first line must name {', '.join(columns)}, separated by commas; "
-            f"it lacks {', '.join(missing)} (found: {found})."
-        )
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        rows = list(reader)
+        lines = [(reader.line_num, line) for line in reader if line]
     except csv.Error as error:
         raise UserError(f"{file}, line {reader.line_num}: {error}. Mend that line.") from None
-    return [{name: (row[name] or "").strip() for name in columns} for row in rows]
+    header = [name.strip() for name in (lines[0][1] if lines else ["nothing"])]
+    if any(header.count(name) != 1 for name in columns):
+        missing = [name for name in columns if name not in header]
+        problem = f"it lacks {', '.join(missing)}" if missing else "one of them stands there twice"
+        raise UserError(
+            f"{file}: the first line must name {', '.join(columns)}, separated by commas; "
+            f"{problem} (found: {listed(header)})."
+        )
+    wrong = [
+        f"line {number} ({len(line)})" for number, line in lines[1:] if len(line) != len(header)
+    ]
+    if wrong:
+        raise UserError(
+            f"{file}: each line must have {len(header)} values, as the first one; mend "
+            f"{listed(wrong)}."
+        )
+    where = [(name, header.index(name)) for name in columns]
+    return [{name: line[k].strip() for name, k in where} for _, line in lines[1:]]
 
 
 def check_same_ids(what: str, expected: object, found: object, advice: str) -> None:
@@ -199,5 +299,11 @@ def check_same_ids(what: str, expected: object, found: object, advice: str) -> N
 
 def listed(items: list, most: int = 20) -> str:
     """Items as text for a message: all of them, or the first `most` and a count of the rest."""
-    shown = ", ".join(str(item) for item in items[:most])
+    shown = ", ".join(map(_printable, items[:most]))
     return shown + (f" and {len(items) - most} more" if len(items) > most else "")
+
+
+def _printable(item: object) -> str:
+    """As text that any terminal takes: names of files may hold bytes that are no text."""
+    signs = [c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(item)]
+    return "".join(signs)
