@@ -229,6 +229,8 @@ def test_other_folds_are_refused_with_both_fingerprints(root, run_script, script
         folds.loc[0, "fold"] = 1 - folds["fold"][0]
     before = run_folder.folds_fingerprint(run_folder.load_folds(run))[:12]
     folds.to_csv(run.folder / "folds.csv", index=False)
+    record = run.record | {"folds_fingerprint": run_folder.folds_fingerprint(folds)}
+    run_folder.write_record(run_folder.Run(run.folder, record))  # as if trained with that split
     after = run_folder.folds_fingerprint(folds)[:12]
     flags = ("--k-fold", "all") if script in (seg_eval, cls_eval) else ()
     code, _, err = run_script(script, "--backbone", "tiny", "--ensemble", "tiny:b", *flags)
