@@ -41,8 +41,8 @@ def main(settings: Settings) -> dict[str, float]:
         ensemble,
         eval_report,
         kept_logits,
+        lesion_crops,
         run_folder,
-        submission,
         tuned,
     )
 
@@ -76,7 +76,7 @@ def main(settings: Settings) -> dict[str, float]:
     for member in nets.members:
         view, margin = (run_folder.same(member, key) for key in ("lesion_view", "box_margin"))
         size = run_folder.same(member, "image_size")
-        crops = submission.load_view_crops(paths.submissions_dir(), images_set, view)
+        crops = lesion_crops.load_view_crops(paths.submissions_dir(), images_set, view)
         run_folder.check_same_crops(member, crops.maker if crops else None)
         seen = ISIC2018.load_view(data_dir, images_set, size, view, crops, margin, needed=image_ids)
         if fold_only:

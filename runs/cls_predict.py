@@ -42,6 +42,7 @@ def main(settings: Settings) -> None:
         class_table,
         ensemble,
         kept_logits,
+        lesion_crops,
         provenance,
         run_folder,
         submission,
@@ -60,7 +61,7 @@ def main(settings: Settings) -> None:
     for member in nets.members:
         view, margin = (run_folder.same(member, key) for key in ("lesion_view", "box_margin"))
         size = run_folder.same(member, "image_size")
-        crops = submission.load_view_crops(submissions, settings.pred_set, view)
+        crops = lesion_crops.load_view_crops(submissions, settings.pred_set, view)
         run_folder.check_same_crops(member, crops.maker if crops else None)
         seen = ISIC2018.load_view(
             data_dir, settings.pred_set, size, view, crops, margin, needed=image_ids

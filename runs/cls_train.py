@@ -63,9 +63,9 @@ def main(settings: Settings) -> None:
         claim,
         environment,
         kept_logits,
+        lesion_crops,
         prediction,
         run_folder,
-        submission,
         training,
     )
     from models.classifier import build_classifier
@@ -83,7 +83,7 @@ def main(settings: Settings) -> None:
     chosen = limit_labels(labels, settings.limit)
     lesions = ISIC2018.load_lesions(data_dir, image_ids)
     folds = split_lesions(chosen, lesions, settings.num_folds, settings.seed)
-    crops = submission.load_view_crops(paths.submissions_dir(), "training", settings.lesion_view)
+    crops = lesion_crops.load_view_crops(paths.submissions_dir(), "training", settings.lesion_view)
     images = ISIC2018.load_view(
         data_dir,
         "training",

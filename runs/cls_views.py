@@ -36,11 +36,11 @@ class Settings:
 
 def main(settings: Settings) -> dict[str, float]:
     from datasets.ISIC2018.folds import check_fold_numbers
-    from misc_utils import run_folder, submission
+    from misc_utils import lesion_crops, run_folder
 
     # 1 what there is: crops for every view, and trainings of before
     for view in settings.views:
-        submission.load_view_crops(paths.submissions_dir(), "training", view)
+        lesion_crops.load_view_crops(paths.submissions_dir(), "training", view)
     backbone, versions = settings.train.backbone, {}
     k_folds = check_fold_numbers(settings.train.folds, settings.train.num_folds)
     finished = {

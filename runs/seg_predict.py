@@ -58,6 +58,7 @@ def main(settings: Settings) -> None:
         ensemble,
         figures,
         kept_logits,
+        lesion_crops,
         mask_scoring,
         provenance,
         run_folder,
@@ -106,7 +107,7 @@ def main(settings: Settings) -> None:
     made_by = ensemble.provenance(used, nets, groups)
     which = settings.task, settings.pred_set
     name = (
-        submission.crop_folder(*which, settings.edge) if crops else submission.mask_folder(*which)
+        lesion_crops.crop_folder(*which, settings.edge) if crops else submission.mask_folder(*which)
     )
     with provenance.claimed(submissions, name):
         folder = submissions / name
@@ -118,18 +119,18 @@ def main(settings: Settings) -> None:
         if done:
             print(f"{len(done)} of {total} are there already")
 
-        def write(image_id: str, logits: np.ndarray) -> tuple[Path, str, submission.CropRow]:
+        def write(image_id: str, logits: np.ndarray) -> tuple[Path, str, lesion_crops.CropRow]:
             height, width = (int(side[row_of[image_id]]) for side in (some.heights, some.widths))
             mask = mask_scoring.mask_of(logits, height, width, rules)
             box = bounding_box(mask, settings.margin, edge_radius)
             if crops:
                 original = ISIC2018.read_original(files[image_id])
                 crop = cut_lesion(original, mask, box, edge_radius)
-                file = submission.write_crop(folder, image_id, crop, settings.format)
+                file = lesion_crops.write_crop(folder, image_id, crop, settings.format)
             else:
                 file = submission.write_mask(folder, image_id, mask, height, width)
             place = (box.top, box.left, box.height, box.width, height, width)
-            row = submission.CropRow(image_id, *place, int(np.count_nonzero(mask)))
+            row = lesion_crops.CropRow(image_id, *place, int(np.count_nonzero(mask)))
             return file, submission.file_hash(file), row
 
         # 3 predict and write
@@ -151,13 +152,13 @@ def main(settings: Settings) -> None:
         with ThreadPoolExecutor() as threads:
             written = work_behind(threads, write, batches, waiting=2 * settings.batch_size)
             for one in tqdm(written, name, total, unit="image", initial=len(done)):
-                submission.note_image(journal, *one)
+                lesion_crops.note_image(journal, *one)
 
         # 4 report
-        table = submission.rows_of(journal)
+        table = lesion_crops.rows_of(journal)
         empty = sum(row.lesion_pixels == 0 for row in table)
         if crops:
-            submission.write_crops_table(folder, table)
+            lesion_crops.write_crops_table(folder, table)
         summary = {"images": len(table), "left_out": len(left_out), "empty_masks": empty}
         journal.close()
         submission.close_folder(submissions, name, made_by, summary)
@@ -166,7 +167,7 @@ def main(settings: Settings) -> None:
     shown = sorted(row.image for row in table)[:12]
     sheet = folder.with_name(f"{name}_examples.png")
     if crops:
-        cut = [submission.crop_file(folder, image_id, settings.format) for image_id in shown]
+        cut = [lesion_crops.crop_file(folder, image_id, settings.format) for image_id in shown]
         figures.draw_crops(sheet, [ISIC2018.read_original(file) for file in cut], shown)
     else:
         masks = [submission.read_mask(folder, image_id) for image_id in shown]

@@ -130,7 +130,7 @@ def load_view(
         image_size: side of the rows in pixels.
         lesion_view: `whole` image; `box`: bounding box of the lesion, background kept; `crop` and
             `feather`: box times mask with a hard or a soft edge, as it was written.
-        crops: for all but whole: what misc_utils.submission.load_view_crops gives (`folder`,
+        crops: for all but whole: what misc_utils.lesion_crops.load_view_crops gives (`folder`,
             `table` of boxes indexed by image, `files` of the crops, `fingerprint` of what made
             them).
         margin: box only: share of the box's longer side added around it.

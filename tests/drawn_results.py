@@ -1,0 +1,31 @@
+"""Results of drawn makers, and a look at what lies in a folder."""
+
+import numpy as np
+
+from misc_utils import lesion_crops, submission
+from misc_utils.lesion_crops import CropRow
+
+IDS = ["ISIC_0000003", "ISIC_0000001", "ISIC_0000002"]
+MADE_BY = {
+    "settings": {"threshold": 0.5, "pred_set": "test", "limit": None},
+    "weights": {"task1_tiny_k0_v0": "ab12"},
+    "images_by_nets": {"folds 0": IDS},
+}
+
+
+def changed(**settings):
+    return MADE_BY | {"settings": MADE_BY["settings"] | settings}
+
+
+def files(folder):
+    return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+
+
+def make_crops(folder, name="task3_test_crops", made_by=MADE_BY, rows=None):
+    target = submission.open_folder(folder, name, made_by, False)
+    rows = rows or [CropRow(image_id, 1, 2, 3, 4, 10, 20, 7) for image_id in IDS]
+    format = made_by["settings"].get("format", "png")
+    for row in rows:
+        lesion_crops.write_crop(target, row.image, np.full((3, 4, 3), 9, np.uint8), format)
+    lesion_crops.write_crops_table(target, rows)
+    submission.close_folder(folder, name, made_by, {"images": len(rows)})
