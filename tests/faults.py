@@ -38,9 +38,10 @@ SMALL = ["--backbone", "tiny"]
 TRAIN = [*SMALL, "--weights", "none", "--image-size", "32", "--num-folds", "2", "--batch-size", "4"]
 TRAIN += ["--plateau-patience", "1"]
 AT_ONCE = 2  # processes
+PREDICTED = 500  # pictures
 SMALL_CACHES = 7  # of the sets of a few pictures; those of two sets take nearly all the time
 MARGIN = 0.03  # a phase that takes a smaller share of a run need not be hit
-MORE = 4  # times that a kill may be added to hit a phase that chance missed
+MORE = 5  # times that a kill may be added to hit a phase that chance missed
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class Roots:
             shutil.copytree(self.small, root)
             for name in ("seg_train", "cls_train"):
                 finish([*PARTS[name](self).command, "--epochs", "1"], root)
-            repeat_images(root, "ISIC2018_Task3_Test_Input", 700)
+            repeat_images(root, "ISIC2018_Task3_Test_Input", PREDICTED)
             shutil.rmtree(root / "data" / "ISIC2018_Task3_Test_GroundTruth", ignore_errors=True)
             self.trained = root
         return self.trained
@@ -211,7 +212,8 @@ def predicting_phase(name: str, last: str) -> Callable[[Path], str]:
         if '"complete": true' in text_of(submissions / f"{stem}.json"):
             return "complete, pictures to look at"
         lines = text_of(submissions / f"{stem}_progress.jsonl").count("\n")
-        return "loading the net" if lines < 2 else f"{'first' if lines < 350 else 'second'} half"
+        half = "first" if lines < PREDICTED / 2 else "second"
+        return "loading the net" if lines < 2 else f"{half} half"
 
     return phase
 
@@ -359,9 +361,10 @@ def kill_often(
                 print(f"  {i + 1:2} at {moment:5.2f} s, {phase}: {end}", flush=True)
 
         kill_all([(moment, "") for moment in draw_moments(whole, number, random)])
-        for _ in range(MORE):
+        for attempt in range(MORE):
             missed = list(phases_not_hit(whole, hit))
-            lengths = [np.ptp(whole.spans()[phase]) for phase in missed]
+            # soon after a phase began, and sooner each time: alone it may pass faster
+            lengths = [np.ptp(whole.spans()[phase]) / 2**attempt for phase in missed]
             kill_all(
                 [
                     (random.uniform(0, length), phase)
