@@ -16,7 +16,7 @@ demo: .venv/.installed
 	.venv/bin/python runs/demo.py
 
 test: .venv/.installed
-	KERAS_BACKEND=tensorflow .venv/bin/python -m pytest -n $(WORKERS) --dist loadfile
+	KERAS_BACKEND=tensorflow .venv/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Kills the scripts at 80 moments, fills disks, and compares with whole runs: about 20 minutes.
 test-faults: .venv/.installed
@@ -27,10 +27,10 @@ test-models: .venv/.installed
 	KERAS_BACKEND=tensorflow .venv/bin/python -m pytest -m slow
 
 test-jax: .venv-jax/.installed
-	KERAS_BACKEND=jax .venv-jax/bin/python -m pytest -n $(WORKERS) --dist loadfile
+	KERAS_BACKEND=jax .venv-jax/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-torch: .venv-torch/.installed
-	KERAS_BACKEND=torch .venv-torch/bin/python -m pytest -n $(WORKERS) --dist loadfile
+	KERAS_BACKEND=torch .venv-torch/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Speed against what it is compared with: a table in 25 minutes. Leave the machine alone meanwhile.
 bench: .venv-bench/.installed

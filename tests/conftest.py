@@ -41,6 +41,14 @@ def run_script(monkeypatch, capsys):
     return run
 
 
+# They take most of the time, each in one process: begun last, they would leave a core idle.
+LONGEST = ("test_resume.py", "test_runs.py", "test_runs_scores.py")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 def pytest_terminal_summary(terminalreporter):
     """How many bad inputs were tried, and refused or understood as they should be."""
     passed = terminalreporter.stats.get("passed", [])

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,8 +40,7 @@ TRAIN += ["--plateau-patience", "1"]
 AT_ONCE = 2  # processes
 PREDICTED = 500  # pictures
 SMALL_CACHES = 7  # of the sets of a few pictures; those of two sets take nearly all the time
-MARGIN = 0.03  # a phase that takes a smaller share of a run need not be hit
-MORE = 5  # times that a kill may be added to hit a phase that chance missed
+MORE = 7  # times that a kill may be added to hit a phase that chance missed
 
 
 @dataclass(frozen=True)
@@ -362,7 +361,7 @@ def kill_often(
 
         kill_all([(moment, "") for moment in draw_moments(whole, number, random)])
         for attempt in range(MORE):
-            missed = list(phases_not_hit(whole, hit))
+            missed = [phase for phase in whole.spans() if not hit[phase]]
             # soon after a phase began, and sooner each time: alone it may pass faster
             lengths = [np.ptp(whole.spans()[phase]) / 2**attempt for phase in missed]
             kill_all(
@@ -373,15 +372,8 @@ def kill_often(
             )
     for phase, (begun, end) in whole.spans().items():
         print(f"  {phase} ({begun:.1f} to {end:.1f} s): {hit[phase]} kills")
-    if missed := list(phases_not_hit(whole, hit)):
+    if missed := [phase for phase in whole.spans() if not hit[phase]]:
         tally.wrong.append(f"{part.name}: no kill in {missed}")
-
-
-def phases_not_hit(whole: Whole, hit: Counter) -> Iterator[str]:
-    """Phases that take more than MARGIN of a run and were not hit."""
-    for phase, (begun, end) in whole.spans().items():
-        if end - begun > MARGIN * whole.seconds and not hit[phase]:
-            yield phase
 
 
 # --- a full disk

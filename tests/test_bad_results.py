@@ -328,6 +328,18 @@ def test_a_cut_state_is_named(root, run_script):
     assert code == 1 and str(file) in err and "--overwrite" in err and "Traceback" not in err
 
 
+def test_a_run_that_is_there_is_not_trained_over(root, run_script):
+    weights = root / "model_data" / WEIGHTS
+    before = weights.read_bytes()
+    other = (*TRAIN, "--seed", 7)
+    code, _, err = run_script(seg_train, *other)
+    assert code == 1 and "seed 42 then, 7 now" in err
+    assert "--overwrite" in err and "--version" in err
+    assert weights.read_bytes() == before
+    assert run_script(seg_train, *other, "--overwrite")[0] == 0
+    assert weights.read_bytes() != before
+
+
 def test_a_link_in_place_of_a_result_leads_nowhere(root, run_script):
     """What a link leads to is not written over."""
     outside = root.parent / "outside"

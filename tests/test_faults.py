@@ -69,8 +69,6 @@ def test_moments_lie_all_over_the_work():
     moments = faults.draw_moments(whole, 12, np.random.default_rng(0))
     assert len(moments) == 12 and all(0 < moment < 4 for moment in moments[:2])
     assert [int(moment) for moment in moments[2:]] == list(range(4, 14))
-    hit = faults.Counter({"start": 2, "fold 1": 10})
-    assert list(faults.phases_not_hit(whole, hit)) == ["caches"]
 
 
 def test_a_training_is_told_by_its_files(tmp_path):

@@ -64,15 +64,14 @@ def killed(script, *flags):
             command_line.run(script.main, script.Settings, script.__doc__)
 
 
+# Starts one after the other: each ends at the rename of the n-th file whose name ends so, or,
+# where flags are given in place of a number, when all they ask for is done.
 CHAINS = {
-    # the endings of files at whose rename one start after the other ends
     "seg": [
-        ("_state.npz", 1),  # no epoch is whole: it starts anew
-        ("_state.npz", 2),
-        (".weights.h5", 1),  # of the first epoch, which the state holds already
-        ("k0_v0.csv", 2),
+        ("--folds", 0, "--epochs", 1),  # more epochs go on as if asked for at once
         ("settings.json", 2),  # the fold would have been finished
-        ("k1_v0_state.npz", 3),
+        ("k1_v0_state.npz", 1),  # no epoch is whole: it starts anew
+        ("k1_v0.weights.h5", 1),  # of the first epoch, which the state holds already
     ],
     "cls": [("_state.npz", 2), ("logits_fold.npy", 1), ("k1_v0.csv", 2)],
 }
@@ -81,44 +80,33 @@ CHAINS = {
 @pytest.mark.parametrize(
     ("script", "flags", "name"), [(seg_train, SEG, "seg"), (cls_train, CLS, "cls")]
 )
-def test_killed_training_ends_as_if_it_had_not_been(
+def test_training_in_pieces_ends_as_if_in_one(
     script, flags, name, root, run_script, kill_at, caplog
 ):
     caplog.set_level("INFO")
-    keras.utils.clear_session()
-    code, _, err = run_script(script, *flags)
-    assert code == 0, err
-    expected = contents(root / "model_data")
+
+    def start(*more):
+        keras.utils.clear_session()  # layers are named anew, as in a process of its own
+        code, _, err = run_script(script, *flags, *more)
+        assert code == 0, err
+        return contents(root / "model_data")
+
+    expected = start()
     assert sum(file.endswith(".h5") for file in expected) == 2
     shutil.rmtree(root / "model_data")
-    for ending, number in CHAINS[name]:
-        keras.utils.clear_session()  # layers are named anew, as in a process of its own
-        kill_at(ending, number)
-        killed(script, *flags)
-    keras.utils.clear_session()
-    code, _, err = run_script(script, *flags)
-    assert code == 0, err
-    found = contents(root / "model_data")
+    for ending, *rest in CHAINS[name]:
+        if ending.startswith("--"):
+            start(ending, *rest)
+        else:
+            keras.utils.clear_session()
+            kill_at(ending, *rest)
+            killed(script, *flags)
+    found = start()
     assert found.keys() == expected.keys()
     for file in expected:
         assert found[file] == expected[file], file
     caplog.clear()
-    code, _, _ = run_script(script, *flags)
-    assert code == 0 and caplog.text.count("finished already") == 2
-    assert contents(root / "model_data") == expected
-
-
-def test_more_epochs_go_on_as_if_asked_for_at_once(root, run_script):
-    flags = (*SEG[:-4], "--folds", 0, "--plateau-patience", 1)
-    keras.utils.clear_session()
-    assert run_script(seg_train, *flags, "--epochs", 3)[0] == 0
-    expected = contents(root / "model_data")
-    shutil.rmtree(root / "model_data")
-    for epochs in (1, 3):
-        keras.utils.clear_session()
-        code, _, err = run_script(seg_train, *flags, "--epochs", epochs)
-        assert code == 0, err
-    assert contents(root / "model_data") == expected
+    assert start() == expected and caplog.text.count("finished already") == 2
 
 
 @pytest.fixture(scope="module")

@@ -291,35 +291,41 @@ def test_one_net_serves_all_folds(root, monkeypatch):
         return model
 
     monkeypatch.setattr(models.classifier, "build_classifier", spy)
-    quick = CLS | {"lesion_view": "whole", "epochs": 1, "batch_size": 1}
-    cls_train.main(cls_train.Settings(**quick | {"limit": 28}))
+    # 15 images: 7 and 8 to train on, as many steps
+    quick = CLS | {"lesion_view": "whole", "epochs": 1, "batch_size": 1, "limit": 15}
+    cls_train.main(cls_train.Settings(**quick))
     assert len(built) == 1
     built.clear()
-    # 15 images: 7 and 8 to train on, as many steps
-    lengths = {"limit": 15, "schedule": "cosine", "version": "c"}
-    cls_train.main(cls_train.Settings(**quick | lengths))
+    cls_train.main(cls_train.Settings(**quick | {"schedule": "cosine", "version": "c"}))
     folds = run_folder.load_folds(run_folder.find_run(root / "model_data", 3, "tiny", "c", 0))
     assert len(built) == folds["fold"].value_counts().nunique()
 
 
-def test_a_partly_trained_split_leaves_images_out(root, run_script):
-    seg_train.main(seg_train.Settings(**SEG | {"epochs": 1, "limit": 16, "folds": (1,)}))
-    flags = ("--backbone", "tiny", "--pred-set", "training", "--task", 1)
+@pytest.fixture
+def copied(chain, tmp_path, monkeypatch):
+    """A copy of the chain's root, named by ISIC_ROOT."""
+    shutil.copytree(chain, tmp_path / "root")
+    monkeypatch.setenv("ISIC_ROOT", str(tmp_path / "root"))
+    return tmp_path / "root"
+
+
+def test_a_partly_trained_split_leaves_images_out(copied, run_script):
+    shutil.rmtree(copied / "model_data" / "task1_tiny_k0_v0")
+    flags = ("--backbone", "tiny", "--pred-set", "training", "--task", 1, "--overwrite")
     code, out, _ = run_script(seg_predict, "mask", *flags)
     assert code == 0 and "not trained: tiny:0 fold 0" in out and "left out" in out
-    record = json.loads((root / "submissions" / "task1_training.json").read_text())
-    total = len(list((root / "data" / "ISIC2018_Task1-2_Training_Input").glob("*.jpg")))
-    assert record["summary"] == {"images": total - 8, "left_out": 8, "empty_masks": 0} or (
-        record["summary"]["left_out"] == 8
-    )
+    record = json.loads((copied / "submissions" / "task1_training.json").read_text())
+    run = run_folder.find_run(copied / "model_data", 1, "tiny", "0", 1)
+    held_out = run_folder.held_out_images(run_folder.load_folds(run), 1)
+    total = len(list((copied / "data" / "ISIC2018_Task1-2_Training_Input").glob("*.jpg")))
+    assert record["made_by"]["images_by_nets"] == {run.name: held_out}
+    assert record["summary"]["images"] == len(held_out)
+    assert record["summary"]["left_out"] == total - len(held_out)
 
 
 # crop is what the chain trains on, whole what test_runs_scores.py does
 @pytest.mark.parametrize("lesion_view", ["box", "feather"])
-def test_each_view_trains_and_predicts(chain, tmp_path, monkeypatch, lesion_view):
-    root = tmp_path / "root"
-    shutil.copytree(chain, root)
-    monkeypatch.setenv("ISIC_ROOT", str(root))
+def test_each_view_trains_and_predicts(copied, lesion_view):
     if lesion_view == "feather":
         for images in ("training", "test"):
             seg_predict.main(
@@ -327,14 +333,14 @@ def test_each_view_trains_and_predicts(chain, tmp_path, monkeypatch, lesion_view
                     backbone="tiny", pred_set=images, edge="feather", format="webp"
                 )
             )
-            assert_fades(root / "submissions", f"task3_{images}_crops")
+            assert_fades(copied / "submissions", f"task3_{images}_crops")
     version = f"0-{lesion_view}"
     settings = CLS | {"lesion_view": lesion_view, "version": version, "epochs": 1, "folds": (0,)}
     cls_train.main(cls_train.Settings(**settings))
     means = cls_eval.main(cls_eval.Settings("tiny", version=version))
     assert 0 <= means["balanced_accuracy"] <= 1
     cls_predict.main(cls_predict.Settings("tiny", version=version, overwrite=True))
-    assert (root / "data" / "cache" / f"task3_test_{lesion_view}_64.npy").exists()
+    assert (copied / "data" / "cache" / f"task3_test_{lesion_view}_64.npy").exists()
 
 
 def assert_fades(submissions, name):
@@ -365,12 +371,12 @@ def assert_fades(submissions, name):
     assert wider > len(boxes[0]) / 2
 
 
-def test_limits_agree_between_prediction_and_training(root):
+def test_limits_agree_between_prediction_and_training(copied):
     """Crops of the first N images are those that training with the same limit asks for."""
-    seg_train.main(seg_train.Settings(**SEG | {"epochs": 1, "folds": (0,)}))
-    seg_predict.main(seg_predict.Settings(backbone="tiny", limit=21))
-    cls_train.main(cls_train.Settings(**CLS | {"epochs": 1, "limit": 21, "folds": (0,)}))
-    run = run_folder.find_run(root / "model_data", 3, "tiny", "0", 0)
+    seg_predict.main(seg_predict.Settings(backbone="tiny", limit=21, overwrite=True))
+    limited = CLS | {"version": "limited", "epochs": 1, "limit": 21, "folds": (0,)}
+    cls_train.main(cls_train.Settings(**limited))
+    run = run_folder.find_run(copied / "model_data", 3, "tiny", "limited", 0)
     folds = run_folder.load_folds(run)
     assert len(folds) == 21 and set(folds["label"]) == set(range(7))
 
