@@ -35,7 +35,8 @@ def trained(tmp_path_factory, drawn_data):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ISIC_ROOT", str(root))
         seg_train.main(seg_train.Settings(**SEG))
-        seg_train.main(seg_train.Settings(**SEG | {"version": "b", "image_size": 32}))
+        other = {"version": "b", "image_size": 32, "batch_norm": False, "epochs": 1}
+        seg_train.main(seg_train.Settings(**SEG | other))
         cls_train.main(cls_train.Settings(**CLS))
         cls_train.main(cls_train.Settings(**CLS | {"version": "b", "image_size": 32}))
     return root
