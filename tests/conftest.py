@@ -41,12 +41,12 @@ def run_script(monkeypatch, capsys):
     return run
 
 
-# They take most of the time, each in one process: begun last, they would leave a core idle.
-LONGEST = ("test_resume.py", "test_runs.py", "test_runs_scores.py")
+# Each runs in one process: begun last, they would leave a core idle at the end.
+LONGEST = ("resume", "runs", "runs_scores", "encoder", "unet", "bad_results")
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONGEST)
 
 
 def pytest_terminal_summary(terminalreporter):
