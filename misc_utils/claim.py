@@ -158,15 +158,6 @@ def begin_run(run: Run, folds: pd.DataFrame) -> None:
     write_record(run)
 
 
-def create_run(
-    model_data: Path, task: int, k_fold: int, settings: dict, folds: pd.DataFrame, facts: dict
-) -> Run:
-    """A new run in place of any of the same name; arguments and errors as of claim_run."""
-    with claim_run(model_data, task, k_fold, settings, folds, facts, overwrite=True) as run:
-        begin_run(run, folds)
-    return run
-
-
 def _delete(folder: Path) -> None:
     """Delete a run; settings.json first, so that no remainder passes for a run."""
     (folder / "settings.json").unlink(missing_ok=True)

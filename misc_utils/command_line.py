@@ -12,6 +12,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
 
 import tyro
 
@@ -29,7 +30,7 @@ RANGES = {
     "workers": (1, 1000),
     "learning_rate": (1e-30, MOST),
     "min_learning_rate": (0, MOST),
-    "plateau_factor": (0, 1),
+    "plateau_factor": (0, 0.999),
     "plateau_patience": (0, MOST),
     "dropout": (0, 0.99),
     "box_margin": (0, 10),
@@ -37,13 +38,19 @@ RANGES = {
 }
 
 
-def check_numbers(settings: object) -> None:
-    """Raise UserError for a number of the settings out of RANGES, NaN included."""
-    for name, (low, high) in RANGES.items():
-        value = getattr(settings, name, None)
-        if value is not None and not low <= value <= high:
-            flag = name.replace("_", "-")
-            raise UserError(f"--{flag} {value:g}: a number from {low:g} to {high:g} is expected.")
+def check_numbers(settings: object, before: str = "--") -> None:
+    """Raise UserError for a number of the settings out of RANGES, NaN included.
+
+    Settings within settings are looked at too; `before` is what their flags begin with.
+    """
+    for field in fields(settings):
+        value, flag = getattr(settings, field.name), before + field.name.replace("_", "-")
+        if is_dataclass(value):
+            check_numbers(value, f"{flag}.")
+        elif value is not None and field.name in RANGES:
+            low, high = RANGES[field.name]
+            if not low <= value <= high:
+                raise UserError(f"{flag} {value:g}: a number from {low:g} to {high:g} is expected.")
 
 
 def run(

@@ -3,8 +3,6 @@
 Enters: a truth and a prediction at original size, uint8 (H, W) or bool. Leaves: scores 0..1.
 """
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 
 JACCARD_THRESHOLD = 0.65  # a Jaccard index below it counts as 0
@@ -53,19 +51,6 @@ def score_mask(truth: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
         "jaccard": jaccard,
         "threshold_jaccard": jaccard if jaccard >= JACCARD_THRESHOLD else 0.0,
     }
-
-
-def mean_scores(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Mean of every measure over images, as the organisers average (each image counts once).
-
-    Raises ValueError without images, or when the images were not scored by the same measures.
-    """
-    if not scores:
-        raise ValueError("there is no score to take the mean of")
-    names = list(scores[0])
-    if any(set(score) != set(names) for score in scores):
-        raise ValueError(f"every image must have the same measures, the first has {names}")
-    return {name: float(np.mean([score[name] for score in scores])) for name in names}
 
 
 def _foreground(mask: np.ndarray, name: str) -> np.ndarray:

@@ -26,11 +26,6 @@ class Backbone:
     minimum_size: int = 32  # smallest image side the network takes, a multiple of 32
     filters: tuple[int, ...] = ()  # our own blocks only: filters of each level
 
-    @property
-    def has_imagenet_weights(self) -> bool:
-        """Whether weights trained on ImageNet exist for this network."""
-        return self.application is not None
-
 
 def _own(name: str, filters: tuple[int, ...]) -> Backbone:
     """Row of an encoder of ours: one block for each number of filters, halved in between."""

@@ -3,7 +3,8 @@
 python3 runs/cls_views.py --train.backbone densenet121 --train.folds 0 1
 
 Trains each view on the same folds as a version of its own (0-whole, 0-box, ...), scores it, and
-compares. Box and crop need `python3 runs/seg_predict.py` first, feather also with --edge feather.
+compares; what is trained already is not trained again. Box and crop need `python3
+runs/seg_predict.py` first, feather also with --edge feather.
 """
 
 from dataclasses import asdict, dataclass, field, replace
@@ -14,7 +15,6 @@ import cls_eval
 import cls_train
 import compare
 
-from errors import UserError
 from misc_utils import command_line
 
 
@@ -36,51 +36,27 @@ class Settings:
 
 def main(settings: Settings) -> dict[str, float]:
     from datasets.ISIC2018.folds import check_fold_numbers
-    from misc_utils import lesion_crops, run_folder
+    from misc_utils import claim, lesion_crops
 
-    # 1 what there is: crops for every view, and trainings of before
-    for view in settings.views:
-        lesion_crops.load_view_crops(paths.submissions_dir(), "training", view)
-    backbone, versions = settings.train.backbone, {}
-    k_folds = check_fold_numbers(settings.train.folds, settings.train.num_folds)
-    finished = {
-        (run.settings["version"], run.k_fold): run
-        for run in run_folder.list_runs(paths.model_data_dir(), 3)
-        if run.record["finished"] and run.settings["backbone"] == backbone
+    # 1 what there is: crops for every view, and no training of before with other settings
+    trainings = {
+        view: replace(settings.train, version=f"{settings.train.version}-{view}", lesion_view=view)
+        for view in settings.views
     }
+    k_folds = check_fold_numbers(settings.train.folds, settings.train.num_folds)
+    for view, train in trainings.items():
+        lesion_crops.load_view_crops(paths.submissions_dir(), "training", view)
+        claim.check_settings(paths.model_data_dir(), 3, asdict(train), k_folds, train.overwrite)
 
     # 2 train and score each view
-    for view in settings.views:
-        versions[view] = version = f"{settings.train.version}-{view}"
-        missing = tuple(k for k in k_folds if (version, k) not in finished)
-        there = [k for k in k_folds if k not in missing]
-        for k in there if not settings.train.overwrite else ():
-            check_same_settings(finished[version, k], settings.train)
-        if there and not settings.train.overwrite:
-            print(f"{version}: trained before: fold {', '.join(map(str, there))}")
-        else:
-            missing = tuple(k_folds)
-        if missing:
-            cls_train.main(
-                replace(settings.train, version=version, lesion_view=view, folds=missing)
-            )
-        cls_eval.main(cls_eval.Settings(backbone, "all", version, tta=settings.tta))
+    backbone = settings.train.backbone
+    for train in trainings.values():
+        cls_train.main(train)
+        cls_eval.main(cls_eval.Settings(backbone, "all", train.version, tta=settings.tta))
 
     # 3 compare
-    which = tuple(f"{backbone}:{version}" for version in versions.values())
+    which = tuple(f"{backbone}:{train.version}" for train in trainings.values())
     return compare.main(compare.Settings(which, task=3, tta=settings.tta))
-
-
-def check_same_settings(run, train: cls_train.Settings) -> None:
-    """Raise UserError when a run of before was trained in another way than is wanted now."""
-    for key, wanted in asdict(train).items():
-        if key in ("version", "lesion_view", "folds", "workers", "overwrite"):
-            continue
-        if run.settings.get(key) != wanted:
-            raise UserError(
-                f"{run.name} was trained with {key} {run.settings.get(key)}, not {wanted}. Choose "
-                f"another --train.version, or --train.overwrite to train all views anew."
-            )
 
 
 if __name__ == "__main__":

@@ -136,4 +136,4 @@ def check_scores(settings: Settings, root: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    command_line.run(main, Settings, __doc__)
+    command_line.run(main, Settings, __doc__, needs_keras=False)

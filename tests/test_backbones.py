@@ -38,7 +38,7 @@ def test_skips_come_finest_first_and_lie_above_the_bottom(row):
 
 
 def test_only_our_own_blocks_have_no_imagenet_weights():
-    without = [name for name, row in BACKBONES.items() if not row.has_imagenet_weights]
+    without = [name for name, row in BACKBONES.items() if row.application is None]
     assert without == ["unet", "tiny"]
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import cls_eval
 import cls_predict
 import cls_train
+import cls_views
 import numpy as np
 import pytest
 import seg_eval
@@ -360,6 +361,8 @@ CASES = {
     "image size 0 of classes": Case(None, cls_train, (*WHOLE, "--image-size", 0), "image-size 0"),
     "batches of -1": Case(None, seg_train, (*TRAIN, "--batch-size", -1), "batch-size -1"),
     "batches of 0": Case(None, seg_predict, ("--batch-size", 0), "batch-size 0"),
+    "batches of 0 in views": Case(None, cls_views, ("--train.batch-size", 0), "train.batch-size 0"),
+    "plateau factor 1": Case(None, seg_train, (*TRAIN, "--plateau-factor", 1), "plateau-factor 1"),
     "no epochs": Case(None, cls_train, (*WHOLE, "--epochs", 0), "epochs 0"),
     "learning rate nan": Case(
         None, seg_train, (*TRAIN, "--learning-rate", "nan"), "learning-rate nan"

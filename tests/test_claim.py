@@ -3,6 +3,7 @@ import logging
 
 import pandas as pd
 import pytest
+from drawn_results import create_run
 
 from errors import UserError
 from misc_utils import claim
@@ -24,7 +25,7 @@ FACTS = {"data_fingerprint": "d" * 64, "precision": "float32", "device": "cpu"}
 
 
 def trained(model_data, finished=True, state=True):
-    run = claim.create_run(model_data, 1, 0, SETTINGS, FOLDS, FACTS)
+    run = create_run(model_data, 1, 0, SETTINGS, FOLDS, FACTS)
     run.weights.write_text("w")
     if state:
         run.state.write_text("s")
@@ -98,7 +99,7 @@ def test_it_is_refused_before_any_data_is_read(tmp_path):
 
 
 def test_a_run_without_an_epoch_holds_nothing_to_keep(tmp_path):
-    run = claim.create_run(tmp_path, 1, 0, SETTINGS, FOLDS, FACTS)
+    run = create_run(tmp_path, 1, 0, SETTINGS, FOLDS, FACTS)
     again = claimed(tmp_path, learning_rate=0.2)
     assert again.folder == run.folder and not again.resumes
     record = json.loads((run.folder / "settings.json").read_text())

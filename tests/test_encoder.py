@@ -14,7 +14,7 @@ LARGE = {"densenet169", "densenet201", "efficientnet_v2_s"}  # smaller ones of t
 PRETRAINED = [
     pytest.param(name, marks=pytest.mark.slow if name in LARGE else ())
     for name, row in BACKBONES.items()
-    if row.has_imagenet_weights
+    if row.application is not None
 ]
 
 

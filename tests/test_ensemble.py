@@ -2,9 +2,10 @@ import json
 
 import pandas as pd
 import pytest
+from drawn_results import create_run
 
 from errors import UserError
-from misc_utils import claim, ensemble, run_folder
+from misc_utils import ensemble, run_folder
 
 FOLDS = pd.DataFrame({"image": list("abcdef"), "fold": [0, 0, 1, 1, 2, 2]})
 SETTINGS = {"num_folds": 3, "image_size": 64}
@@ -15,7 +16,7 @@ def make_run(
 ):
     named = SETTINGS | {"backbone": backbone, "version": version} | settings
     facts = {"data_fingerprint": data, "truth_fingerprint": "truth"}
-    run = claim.create_run(model_data, task, k_fold, named, folds, facts)
+    run = create_run(model_data, task, k_fold, named, folds, facts)
     run.weights.write_text(run.name)
     return run_folder.finish_run(run, {})
 
@@ -116,7 +117,7 @@ def test_scored_are_the_images_that_every_member_held_out(two_trainings):
 
 def test_a_fold_in_training_is_named(tmp_path):
     settings = SETTINGS | {"backbone": "vgg16", "version": "0", "num_folds": 1}
-    run = claim.create_run(tmp_path, 1, 0, settings, FOLDS, {"data_fingerprint": "d"})
+    run = create_run(tmp_path, 1, 0, settings, FOLDS, {"data_fingerprint": "d"})
     run.weights.touch()
     nets = ensemble.find_ensemble(tmp_path, 1, "vgg16", "0")
     assert ensemble.names_of(nets).endswith("; training unfinished: task1_vgg16_k0_v0")

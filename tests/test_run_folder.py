@@ -2,9 +2,10 @@ import json
 
 import pandas as pd
 import pytest
+from drawn_results import create_run
 
 from errors import UserError
-from misc_utils import claim, run_folder
+from misc_utils import run_folder
 
 FOLDS = pd.DataFrame({"image": ["a", "b", "c", "d"], "fold": [0, 1, 0, 1]})
 SETTINGS = {"backbone": "tiny", "version": "0", "num_folds": 2, "image_size": 64}
@@ -12,7 +13,7 @@ FACTS = {"data_fingerprint": "0123456789abcdef", "crops_maker": None}
 
 
 def make_run(model_data, k_fold=0, task=1, **settings):
-    run = claim.create_run(model_data, task, k_fold, SETTINGS | settings, FOLDS, FACTS)
+    run = create_run(model_data, task, k_fold, SETTINGS | settings, FOLDS, FACTS)
     run.weights.touch()
     return run
 
@@ -92,16 +93,16 @@ def test_another_split_than_trained_with_is_refused(tmp_path):
 def test_a_leaking_split_is_refused_when_written(tmp_path):
     crossing = FOLDS.assign(lesion=["L", "L", "M", "N"])
     with pytest.raises(ValueError, match="two folds: L"):
-        claim.create_run(tmp_path, 3, 0, SETTINGS, crossing, FACTS)
+        create_run(tmp_path, 3, 0, SETTINGS, crossing, FACTS)
     with pytest.raises(UserError, match="fold 2 leaves 4 images"):
-        claim.create_run(tmp_path, 3, 2, SETTINGS, FOLDS, FACTS)
+        create_run(tmp_path, 3, 2, SETTINGS, FOLDS, FACTS)
     assert not list(tmp_path.iterdir())
 
 
 def test_what_a_net_was_trained_on(tmp_path):
     assert run_folder.trained_on(make_run(tmp_path)) == {"b", "d"}
     folds = FOLDS.assign(lesion=["L", "M", "L", "N"])
-    run = claim.create_run(tmp_path, 3, 1, SETTINGS, folds, FACTS)
+    run = create_run(tmp_path, 3, 1, SETTINGS, folds, FACTS)
     assert run_folder.trained_on(run) == {"a", "c", "L"}
 
 

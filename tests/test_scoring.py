@@ -1,9 +1,12 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from misc_utils.scoring import JACCARD_THRESHOLD, MASK_MEASURES, mean_scores, score_mask
+from misc_utils import bootstrap
+from misc_utils.scoring import JACCARD_THRESHOLD, MASK_MEASURES, score_mask
+from models import metrics
 
 
 def strip(lesion: slice, length: int = 10) -> np.ndarray:
@@ -34,7 +37,7 @@ def test_truth_comes_first():
 
 
 def test_jaccard_of_the_threshold_itself_counts():
-    assert JACCARD_THRESHOLD == 0.65
+    assert JACCARD_THRESHOLD == metrics.JACCARD_THRESHOLD == 0.65
     truth = strip(slice(0, 20), 20)
     assert score_mask(truth, strip(slice(0, 13), 20))["threshold_jaccard"] == 13 / 20
     assert score_mask(truth, strip(slice(0, 12), 20))["threshold_jaccard"] == 0.0
@@ -72,14 +75,6 @@ def test_masks_refused(truth, prediction, message):
         score_mask(truth, prediction)
 
 
-def test_mean_scores():
-    assert mean_scores([{"a": 0.0, "b": 1.0}, {"a": 0.5, "b": 0.0}]) == {"a": 0.25, "b": 0.5}
-    with pytest.raises(ValueError, match="no score"):
-        mean_scores([])
-    with pytest.raises(ValueError, match="same measures"):
-        mean_scores([{"a": 0.0}, {"a": 0.5, "b": 0.0}])
-
-
 def random_masks() -> list[tuple[np.ndarray, np.ndarray]]:
     random = np.random.default_rng(0)
     pairs = []
@@ -108,5 +103,7 @@ def test_1000_masks_as_the_organisers_score_them():
         theirs = SegmentationScore([pair]).macro_average.to_dict()
         assert scores == pytest.approx(theirs, abs=1e-9)
     whole = SegmentationScore(pairs)
-    assert mean_scores(ours) == pytest.approx(whole.macro_average.to_dict(), abs=1e-9)
-    assert mean_scores(ours)["threshold_jaccard"] == pytest.approx(whole.overall, abs=1e-9)
+    table = pd.DataFrame(ours, index=[pair.image_id for pair in pairs])
+    means = bootstrap.mask_table(table, bootstrap.resample(table.index, repeats=1))["value"]
+    assert means.to_dict() == pytest.approx(whole.macro_average.to_dict(), abs=1e-9)
+    assert means["threshold_jaccard"] == pytest.approx(whole.overall, abs=1e-9)

@@ -3,9 +3,10 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from drawn_results import create_run
 
 from errors import UserError
-from misc_utils import claim, ensemble, tuned
+from misc_utils import ensemble, tuned
 from misc_utils.postprocess import PostProcessing
 
 FOLDS = pd.DataFrame({"image": list("abcd"), "fold": [0, 0, 1, 1]})
@@ -22,7 +23,7 @@ RULES = dict.fromkeys(tuned.RULES)
 def nets(tmp_path):
     for k in range(2):
         settings = {"backbone": "tiny", "version": "0", "num_folds": 2, "image_size": 32}
-        run = claim.create_run(tmp_path, 1, k, settings, FOLDS, {"data_fingerprint": "d"})
+        run = create_run(tmp_path, 1, k, settings, FOLDS, {"data_fingerprint": "d"})
         run.weights.write_text(run.name)
     return ensemble.find_ensemble(tmp_path, 1, "tiny", "0")
 
