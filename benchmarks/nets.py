@@ -69,7 +69,7 @@ def fit(repetitions: int) -> Iterator[Row]:
         repetitions,
     )
     yield Row(
-        f"fit, a step of {BATCH_SIZE} at {SIZE} px",
+        f"fit, tiny, a step of {BATCH_SIZE} at {SIZE} px",
         "bare compiled step + the feed's processor time / cores",
         "s",
         *measured,

@@ -180,7 +180,7 @@ def memory(repetitions: int) -> Iterator[Row]:
     bare = peaks([str(HERE / "bare_training.py")], repetitions)
     beyond = max(part["RssAnon"] for part in ours) - max(part["RssAnon"] for part in bare)
     yield Row(
-        f"peak RssAnon of seg_train over {number} cached images",
+        f"peak RssAnon of seg_train, tiny, over {number} cached images",
         "framework and model alone",
         "GB",
         [part["RssAnon"] for part in ours],
