@@ -1,4 +1,4 @@
-# `make demo` draws lesions and takes them through all six scripts; `make test` and `make lint` check
+# `make demo` draws lesions and takes them through the scripts; `make test` and `make lint` check
 # the code. Each target makes the environment it needs: .venv (TensorFlow), .venv-jax, .venv-torch,
 # .venv-bench.
 
@@ -18,7 +18,8 @@ demo: .venv/.installed
 test: .venv/.installed
 	KERAS_BACKEND=tensorflow .venv/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-# Kills the scripts at 80 moments, fills disks, and compares with whole runs: about 20 minutes.
+# Kills the scripts at over 80 moments, fills disks (as root, who may mount small ones), and compares
+# with whole runs: 25 minutes.
 test-faults: .venv/.installed
 	KERAS_BACKEND=tensorflow .venv/bin/python tests/faults.py
 

@@ -71,10 +71,11 @@ def test_every_part_is_a_function_that_measures():
         assert callable(getattr(importlib.import_module(module), function))
 
 
-@pytest.mark.parametrize("part", ["preprocessing", "postprocessing"])
+@pytest.mark.parametrize("part", ["preprocessing", "threads", "postprocessing"])
 def test_rows_of_pictures_are_sound(part, monkeypatch):
     """Not how fast: what both sides make is alike, and every number is one."""
     monkeypatch.setattr(pictures, "SIZES", {(450, 600): 2})
+    monkeypatch.setattr(pictures, "FILES", 4)
     for one in getattr(pictures, part)(1):
         assert one.sound and np.isfinite([*one.ours, *one.reference]).all()
         assert min(*one.ours, *one.reference) > 0
