@@ -20,7 +20,9 @@ class Batches(keras.utils.PyDataset):
 
     Keras has threads of its own. On jax and torch they hand batches that were fetched for building
     the net, and at each end of an epoch for the next, to the next run: training would begin with
-    others than the first and depend on time.
+    others than the first and depend on time. There they are left out. On TensorFlow two of them
+    stand in line for ours: without any, Keras lets tf.data tune the feed, and at the end of `fit`
+    TensorFlow waits for the tuner, which sleeps for up to a minute.
 
     Args:
         images: uint8 (N, S, S, 3), may be memory-mapped.
@@ -46,7 +48,7 @@ class Batches(keras.utils.PyDataset):
         seed: int = 0,
         workers: int = 2,
     ) -> None:
-        super().__init__(workers=1, use_multiprocessing=False)  # no threads of Keras's
+        super().__init__(workers=2 if keras.backend.backend() == "tensorflow" else 1)
         self.images, self.targets, self.rows = images, targets, np.asarray(rows)
         self.batch_size, self.training, self.seed = batch_size, training, seed
         self.rules = AUGMENTATIONS[augmentation]

@@ -69,6 +69,22 @@ def test_a_batch_depends_on_seed_epoch_and_index_alone():
     assert (before != one[0][0]).any()
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.data feeds no other")
+def test_tensorflow_does_not_tune_the_feed(monkeypatch):
+    """Its tuner sleeps for up to a minute, and the end of `fit` waits for it."""
+    import tensorflow as tf
+
+    tuned, prefetch = [], tf.data.Dataset.prefetch
+    monkeypatch.setattr(
+        tf.data.Dataset, "prefetch", lambda *given: tuned.append(given) or prefetch(*given)
+    )
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
+    model.compile("sgd", "mse")
+    targets = np.zeros((8, 192), np.float32)
+    model.fit(Batches(IMAGES[:8], targets, np.arange(8), 4, training=True), verbose=0)
+    assert not tuned
+
+
 def test_the_memory_map_is_not_written_to():
     images, masks = IMAGES.copy(), MASKS.copy()
     images.flags.writeable = masks.flags.writeable = False
