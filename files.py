@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 PARTIAL = ".partial_"  # how temporary names begin
 
-AGAIN = "Then start the same command again: it goes on where it was."
+AGAIN = "Then start the same command again (without --overwrite): it goes on where it was."
 MENDS = {
     errno.ENOSPC: f"the disk is full. Free some space. {AGAIN}",
     errno.EDQUOT: f"your share of the disk is used up. Free some space. {AGAIN}",
@@ -38,9 +38,11 @@ MENDS = {
     errno.ELOOP: "a symbolic link leads to itself. Make it lead to a file or folder.",
     errno.ENOTDIR: "a part of this path is a file and not a folder. Move it away.",
     errno.EISDIR: "is a folder, where a file is expected. Move it away.",
+    errno.EEXIST: "is there, but not as a folder. Move it away, or mend the link that it is.",
     errno.ENAMETOOLONG: "the name is longer than the disk allows. Choose a shorter one.",
     errno.EMFILE: "too many files are open (see `ulimit -n`).",
 }
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)
 
 
 class InUseError(Exception):
@@ -70,6 +72,13 @@ def partial_file(file: Path, durable: bool = True) -> Iterator[Path]:
             os.replace(partial, file)
             if durable:
                 _sync(file.parent)
+    except FileNotFoundError as error:
+        if PARTIAL not in os.fsdecode(error.filename or ""):
+            raise
+        raise UserError(
+            f"{file}: another process deleted it, or its folder, while it was written. Start the "
+            f"same command again when that one has ended."
+        ) from None
     finally:
         partial.unlink(missing_ok=True)
 
@@ -133,7 +142,7 @@ def locked(folder: Path, name: str, wait: str = "") -> Iterator[None]:
     """
     file = folder / ".locks" / f"{name}.lock"
     file.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(file)
+    lock = FileLock(file, fallback_to_soft=False)  # a soft one would outlast a kill
     try:
         try:
             lock.acquire(timeout=0)
@@ -142,7 +151,9 @@ def locked(folder: Path, name: str, wait: str = "") -> Iterator[None]:
                 raise InUseError(name) from None
             log.info(wait)
             lock.acquire()
-    except NotImplementedError:
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
         log.warning("%s: this disk knows no locks; start one process at a time.", folder)
     try:
         yield

@@ -41,14 +41,48 @@ FIXED = {
 WAYS = "Choose another --version, or --overwrite to delete it and train anew."
 
 
+Stamp = tuple[int, int] | None  # tells one settings.json from another in its place
+
+
 def check_settings(
     model_data: Path, task: int, settings: dict, k_folds: Sequence[int], overwrite: bool
-) -> None:
-    """Raise UserError, as early as can be, if a run of these names was trained otherwise."""
-    for k_fold in k_folds:
-        name = run_name(task, settings["backbone"], k_fold, settings["version"])
-        if not overwrite:
-            _find_same(model_data / name, settings)
+) -> dict[int, Stamp]:
+    """Look, as early as can be, at the runs of these names.
+
+    Returns:
+        {fold: what --overwrite is to replace}; empty without it. A run that another process begins
+        later on is not in it: the same command on several nodes must not delete what they trained.
+
+    Raises:
+        UserError if one of these folds, or another fold of the same backbone and version, was
+        trained with other settings.
+    """
+    folders = {
+        k: model_data / run_name(task, settings["backbone"], k, settings["version"])
+        for k in k_folds
+    }
+    if not overwrite:
+        for folder in folders.values():
+            _find_same(folder, settings)
+    same_version = run_name(task, settings["backbone"], "*", settings["version"])
+    for folder in sorted(set(model_data.glob(same_version)) - set(folders.values())):
+        if not (folder / f"{folder.name}.weights.h5").exists():
+            continue
+        if different := _different(read_run(folder / "settings.json")[1].settings, settings):
+            raise UserError(
+                f"{folder}, another fold of the same version, was trained with other settings: "
+                f"{'; '.join(different)}. Folds of one version are scored and predict together. "
+                f"Choose another --version, or train all its folds anew with --overwrite."
+            )
+    return {k: _stamp(folder) for k, folder in folders.items()} if overwrite else {}
+
+
+def _stamp(folder: Path) -> Stamp:
+    try:
+        status = (folder / "settings.json").stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 @contextmanager
@@ -59,7 +93,7 @@ def claim_run(
     settings: dict,
     folds: pd.DataFrame,
     facts: dict,
-    overwrite: bool,
+    replaced: Mapping[int, Stamp] = {},
 ) -> Iterator[Run | None]:
     """The run to train, while no other process may; nothing is written before begin_run.
 
@@ -73,7 +107,7 @@ def claim_run(
         settings: the script's settings; `backbone`, `version`, `num_folds`, `epochs` are read here.
         folds: one row per image, see datasets.ISIC2018.folds.
         facts: what else settings.json is to hold (versions, device, fingerprint of the data ...).
-        overwrite: an old run of that name is not looked at.
+        replaced: runs that are not looked at but deleted, from check_settings.
 
     Raises:
         UserError naming what differs when such a run was trained otherwise, or that it cannot go
@@ -85,9 +119,11 @@ def claim_run(
     record |= {"settings": settings, "folds_fingerprint": folds_fingerprint(folds)} | facts
     try:
         with locked(model_data, name):
-            found = None if overwrite else _find_same(model_data / name, settings, facts, folds)
+            folder = model_data / name
+            replace = k_fold in replaced and replaced[k_fold] == _stamp(folder)
+            found = None if replace else _find_same(folder, settings, facts, folds)
             if found is None:
-                yield Run(model_data / name, record)
+                yield Run(folder, record)
             elif found.record["finished"] and settings["epochs"] == found.settings["epochs"]:
                 log.info("%s: finished already, nothing to do", name)
                 yield None
@@ -125,16 +161,10 @@ def _find_same(
         raise UserError(f"{folder} holds a trained net, but no settings.json. {WAYS}")
     _, run = read_run(file)
     then, now = run.settings, json.loads(json.dumps(settings))
-    differing = {k: (then[k], now[k]) for k in now if k in then and then[k] != now[k]}
-    different = [
-        f"{key} {one} then, {other} now"
-        for key, (one, other) in differing.items()
-        if key not in FREE
-    ]
-    if "epochs" in differing and (
-        now["epochs"] < then["epochs"] or now.get("schedule") == "cosine"
-    ):
-        different.append(f"epochs {then['epochs']} then, {now['epochs']} now")
+    different = _different(then, now)
+    before, after = then["epochs"], now["epochs"]
+    if after < before or (after > before and now.get("schedule") == "cosine"):
+        different.append(f"epochs {before} then, {after} now")
     for key, words in FIXED.items():
         if key in run.record and key in facts and run.record[key] != facts[key]:
             one, other = (str(part)[:12] for part in (run.record[key], facts[key]))
@@ -147,10 +177,21 @@ def _find_same(
     return run
 
 
+def _different(then: Mapping, now: Mapping) -> list[str]:
+    """What of two trainings' settings differs, FREE ones aside; as JSON has them."""
+    now = json.loads(json.dumps(now))
+    return [
+        f"{key} {then[key]} then, {now[key]} now"
+        for key in now
+        if key in then and key not in FREE and then[key] != now[key]
+    ]
+
+
 def begin_run(run: Run, folds: pd.DataFrame) -> None:
     """Write settings.json of a claimed run and, where it starts, folds.csv in a new folder."""
     if run.resumes:
-        remove_partials(run.folder)
+        ours = (run.weights, run.state, run.history, run.folder / "settings.json")
+        remove_partials(run.folder, *(file.name for file in ours))
     else:
         _delete(run.folder)
         run.folder.mkdir(parents=True)

@@ -79,7 +79,10 @@ def run(
         print(f"error: {said}", file=sys.stderr)
         sys.exit(1)
     except signals.EndedBySignal as error:
-        print(f"ended by {error}; the same command goes on where it was", file=sys.stderr)
+        print(
+            f"ended by {error}; the same command (without --overwrite) goes on where it was",
+            file=sys.stderr,
+        )
         sys.exit(error.code)
 
 

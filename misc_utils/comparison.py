@@ -36,7 +36,7 @@ def check_same_rules(settings: Mapping[str, Mapping]) -> None:
 
 
 def check_same_images(tables: Mapping[str, pd.DataFrame]) -> None:
-    """Raise UserError unless there are two tables or more, of one set of images."""
+    """Raise UserError unless there are two tables or more, of one set of images and one truth."""
     if len(tables) < 2:
         raise UserError("a comparison needs two different trainings or ensembles.")
     (first, table), *others = tables.items()
@@ -48,6 +48,13 @@ def check_same_images(tables: Mapping[str, pd.DataFrame]) -> None:
                 f"{len(differ)} of them not shared, such as {differ[0]}. Score both on the same "
                 f"folds, without --limit."
             )
+        for key in {"truth", "lesion_share"} & set(table) & set(other):
+            differ = table.index[table[key] != other.loc[table.index, key]]
+            if len(differ):
+                raise UserError(
+                    f"{first} and {name} were scored with another truth for {len(differ)} images, "
+                    f"such as {differ[0]}: it has changed in between. Score both again."
+                )
 
 
 def compare_masks(tables: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:

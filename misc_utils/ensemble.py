@@ -8,8 +8,8 @@ One run keeps its own folder; all folds of a training have `task1_vgg16_v0/`; an
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +30,9 @@ class Ensemble:
 
     members: tuple[tuple[Run, ...], ...]
     folder: Path
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of the weights of each run when they were looked up; all that is written names these,
+    see check_unchanged."""
 
     @property
     def name(self) -> str:
@@ -75,13 +78,14 @@ def find_ensemble(
         members = [tuple(run_folder.find_runs(model_data, task, *name)) for name in names]
     else:
         members = [(run_folder.find_run(model_data, task, *name, k_fold),) for name in names]
+    weights = {run.name: run_folder.weights_hash(run) for member in members for run in member}
     if len(members) == 1 and k_fold != "all":
-        return Ensemble(tuple(members), members[0][0].folder)
+        return Ensemble(tuple(members), members[0][0].folder, weights)
     fold = "" if k_fold == "all" else f"_k{k_fold}"
     name = f"task{task}_" + "+".join(f"{one}{fold}_v{other}" for one, other in names)
     if len(name) > LONGEST_NAME:
         name = f"{name[: LONGEST_NAME - 13]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
-    return Ensemble(tuple(members), model_data / name)
+    return Ensemble(tuple(members), model_data / name, weights)
 
 
 def parse_label(text: str) -> tuple[str, str]:
@@ -117,6 +121,16 @@ def check_alike(ensemble: Ensemble) -> None:
                     f"second. Train both on the same data with the same --num-folds, --limit and "
                     f"--seed."
                 )
+
+
+def check_unchanged(ensemble: Ensemble, names: Collection[str]) -> None:
+    """Raise UserError when the weights of these runs were replaced since they were looked up.
+
+    To be called when nets or kept predictions have been loaded, before anything is made of them.
+    """
+    for run in ensemble.runs:
+        if run.name in names and run_folder.weights_hash(run) != ensemble.weights[run.name]:
+            raise UserError(run_folder.changed(run))
 
 
 def common_folds(ensemble: Ensemble) -> list[int]:
@@ -209,9 +223,12 @@ def provenance(settings: dict, ensemble: Ensemble, groups: Mapping[tuple, list[s
     `groups` is what assign_runs gives. Settings that cannot change the result are left out.
     """
     kept = {k: v for k, v in settings.items() if k not in ("overwrite", "batch_size", "browse")}
-    weights = {run.name: run_folder.weights_hash(run) for run in ensemble.runs}
     nets = {" ".join(names): ids for names, ids in groups.items()}
-    return {"settings": json.loads(json.dumps(kept)), "weights": weights, "images_by_nets": nets}
+    return {
+        "settings": json.loads(json.dumps(kept)),
+        "weights": dict(ensemble.weights),
+        "images_by_nets": nets,
+    }
 
 
 def write_scores(
@@ -219,8 +236,7 @@ def write_scores(
 ) -> None:
     """Write `<name>_scores_<set>.json` (settings, scores) and `.csv` (a row per image)."""
     ensemble.folder.mkdir(parents=True, exist_ok=True)
-    weights = {run.name: run_folder.weights_hash(run) for run in ensemble.runs}
-    content = {"weights": weights, "images": len(table)}
+    content = {"weights": dict(ensemble.weights), "images": len(table)}
     text = json.dumps(content | {"settings": settings} | scores, indent=2)
     write_text(ensemble.file(f"scores_{images}.csv"), table.sort_index().to_csv())
     write_text(ensemble.file(f"scores_{images}.json"), text)
@@ -249,7 +265,7 @@ def read_scores(ensemble: Ensemble, ending: str) -> tuple[dict, pd.DataFrame]:
         raise UserError(
             f"{json_file}: no scores to read ({error!r}). Score it: {command}"
         ) from None
-    if weights != {run.name: run_folder.weights_hash(run) for run in ensemble.runs}:
+    if weights != ensemble.weights:
         raise UserError(
             f"{json_file}: of other folds or weights than there are now. Score them: {command}"
         )

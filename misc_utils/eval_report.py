@@ -95,7 +95,7 @@ def about(ensemble: Ensemble, images: str, used: Mapping, count: int) -> dict[st
         facts[f"Settings of the training: {name}"] = dict(settings)
     made = {key: first.record.get(key) for key in ("backend", "device", "git_commit")}
     facts["Made with"] = first.record.get("versions", {}) | made
-    facts["Weights (SHA-256)"] = {run.name: run_folder.weights_hash(run) for run in ensemble.runs}
+    facts["Weights (SHA-256)"] = dict(ensemble.weights)
     return facts
 
 

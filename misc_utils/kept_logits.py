@@ -17,7 +17,7 @@ from tqdm import tqdm
 from errors import UserError
 from files import locked, new_array, partial_file, remove_partials, write_text
 from misc_utils import run_folder
-from misc_utils.ensemble import Ensemble, weights_of_runs
+from misc_utils.ensemble import Ensemble, check_unchanged, weights_of_runs
 from misc_utils.prediction import Net, mean_logits, predict_logits
 from misc_utils.run_folder import Run
 
@@ -78,12 +78,12 @@ def keep_logits(
         with partial_file(array_file) as partial:
             order = _predict_into(partial, run, image_ids, predict)
         if made_by != _made_by(run, data):
-            raise UserError(
-                f"{run.weights} changed while it predicted: a training is under way. Wait for its "
-                f"end."
-            )
+            raise UserError(run_folder.changed(run))
         write_text(record_file, json.dumps({"made_by": made_by, "image_ids": order}))
-    return load_logits(run, images, views, order, data)
+        kept = load_logits(run, images, views, order, data)
+        if kept is None:
+            raise UserError(run_folder.changed(run))
+        return kept
 
 
 def _predict_into(file: Path, run: Run, image_ids: Sequence[str], predict: Predict) -> list[str]:
@@ -120,7 +120,8 @@ def gather_logits(
         data_of: fingerprint of the images a run sees; None: those it was trained and held out from.
 
     Raises:
-        UserError without `predict`, naming the command that makes what is not kept.
+        UserError without `predict`, naming the command that makes what is not kept; and when
+        weights were replaced meanwhile.
     """
     members: list[list[Logits]] = []
     for member in ensemble.members:
@@ -136,6 +137,7 @@ def gather_logits(
             if kept is None:
                 kept = keep_logits(run, images, views, part, partial(predict, run), data)
             members[-1].append(kept)
+    check_unchanged(ensemble, ensemble.weights)
     return members
 
 
@@ -175,12 +177,14 @@ def stream_logits(
         left = [image_id for image_id in stored if image_id not in done]
         if left:
             kept = [_held_out(runs[name], stored, views, net_of, batch_size) for name in names]
+            check_unchanged(ensemble, names)
             for start in range(0, len(left), batch_size):
                 some = left[start : start + batch_size]
                 parts = [np.stack([logits[i] for i in some]) for logits in kept]
                 yield some, mean_logits(parts, [shares[name] for name in names])
         if set(fresh) - set(done):
             nets = [replace(net_of(runs[name]), weight=shares[name]) for name in names]
+            check_unchanged(ensemble, names)
             yield from predict_logits(nets, fresh, batch_size, views, done)
 
 

@@ -63,7 +63,7 @@ class Run:
         return self.folder / f"{self.name}_{ending}"
 
 
-def run_name(task: int, backbone: str, k_fold: int, version: str) -> str:
+def run_name(task: int, backbone: str, k_fold: int | str, version: str) -> str:
     """Name of a run's folder; UserError when `version` has other signs than letters, digits, -."""
     if not re.fullmatch(r"[A-Za-z0-9-]+", version):
         raise UserError(f"version is made of letters, digits and -, not {version!r}.")
@@ -162,7 +162,7 @@ def load_folds(run: Run) -> pd.DataFrame:
     """The split of a run, one row per image; checked: no image twice, no lesion in two folds."""
     file = run.folder / "folds.csv"
     try:
-        folds = pd.read_csv(file, dtype={"image": str, "lesion": str})
+        folds = pd.read_csv(file, dtype={"image": str, "lesion": str}, keep_default_na=False)
         if run.record.get("folds_fingerprint") not in (None, folds_fingerprint(folds)):
             raise ValueError("not the split that settings.json was written with")
         check_folds(folds, run.k_fold)
@@ -192,6 +192,14 @@ def weights_hash(run: Run) -> str:
     """SHA-256 of the run's weight file."""
     with run.weights.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def changed(run: Run) -> str:
+    """Words for a run whose weights were replaced while something was made with them."""
+    return (
+        f"{run.weights} changed in the meantime: a training is under way. Wait for its end, and "
+        f"start the same command again."
+    )
 
 
 def folds_fingerprint(folds: pd.DataFrame) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from errors import UserError
 from files import write_text
-from misc_utils import calibration, run_folder
+from misc_utils import calibration
 from misc_utils.ensemble import Ensemble
 from misc_utils.postprocess import PostProcessing
 
@@ -37,7 +37,7 @@ def write_tuned(
     tables = {name: _numbers(table) for name, table in worth.items()}
     content = {
         "format": FORMAT,
-        "weights": {run.name: run_folder.weights_hash(run) for run in ensemble.runs},
+        "weights": dict(ensemble.weights),
         "chosen": dict(chosen),
         "worth": tables,
     }
@@ -71,7 +71,7 @@ def load_tuned(ensemble: Ensemble, views: int) -> dict | None:
         PostProcessing(**{name: chosen[name] for name in RULES if chosen.get(name) is not None})
     except (OSError, ValueError, KeyError, TypeError, UserError) as error:
         raise UserError(f"{file}: cannot be read as tuned values ({error!r}). {mend}") from None
-    if weights != {run.name: run_folder.weights_hash(run) for run in ensemble.runs}:
+    if weights != ensemble.weights:
         raise UserError(
             f"{file}: tuned for {', '.join(weights)} as they were then; now there are other folds "
             f"or weights. {mend}"

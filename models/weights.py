@@ -12,7 +12,7 @@ import h5py
 import keras
 
 from errors import UserError
-from files import partial_file, take_room
+from files import partial_file, take_room, told_of
 
 SUFFIX = ".weights.h5"
 _SHOWN = 4  # names listed in an error
@@ -30,10 +30,8 @@ def save_weights(model: keras.Model, path: Path | str) -> None:
     path = Path(path)
     if not path.name.endswith(SUFFIX):
         raise ValueError(f"{path}: the name of a weight file must end in {SUFFIX}")
-    size = sum(4 * math.prod(variable.shape) + _HEAD for variable in model.variables)
     with partial_file(path) as partial:
-        take_room(partial, size)  # HDF5 ends the process (SIGSEGV) when a disk runs full
-        _uncompiled(model).save_weights(partial)
+        _write(_uncompiled(model), partial)
 
 
 def load_weights(model: keras.Model, path: Path | str) -> None:
@@ -46,15 +44,25 @@ def load_weights(model: keras.Model, path: Path | str) -> None:
     if not path.is_file():
         raise UserError(f"{path}: no such weight file.")
     bare = _uncompiled(model)
+    expected = _expected_layout(bare)
     try:
         found = _layout(path)
-        _compare(path, model, expected=_expected_layout(bare), found=found)
+        _compare(path, model, expected=expected, found=found)
         bare.load_weights(path)
     except (OSError, KeyError, RuntimeError) as error:
         raise UserError(
             f"{path}: cannot be read as a weight file (HDF5, {SUFFIX}): {error}. It may be cut off"
             " or damaged: copy it again, or train again."
         ) from error
+
+
+def _write(bare: keras.Model, file: Path) -> None:
+    """Write a new file where there is room for it; OSError where there is not.
+
+    HDF5 would end the process (SIGSEGV) when a disk runs full.
+    """
+    take_room(file, sum(4 * math.prod(variable.shape) + _HEAD for variable in bare.variables))
+    bare.save_weights(file)
 
 
 def _uncompiled(model: keras.Model) -> keras.Model:
@@ -80,7 +88,8 @@ def _expected_layout(model: keras.Model) -> Layout:
     """What Keras itself writes for this model: its groups are named by class, not by layer."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"expected{SUFFIX}"
-        model.save_weights(path)
+        with told_of(path):
+            _write(model, path)
         return _layout(path)
 
 

@@ -77,7 +77,7 @@ def main(settings: Settings) -> None:
     # 1 data
     k_folds = check_fold_numbers(settings.folds, settings.num_folds)
     model_data, data_dir = paths.model_data_dir(), paths.data_dir()
-    claim.check_settings(model_data, 3, asdict(settings), k_folds, settings.overwrite)
+    replaced = claim.check_settings(model_data, 3, asdict(settings), k_folds, settings.overwrite)
     image_ids = list(ISIC2018.list_originals(data_dir, 3, "training"))
     labels = ISIC2018.load_labels(data_dir, "training", image_ids)
     chosen = limit_labels(labels, settings.limit)
@@ -181,7 +181,7 @@ def main(settings: Settings) -> None:
     for k_fold in k_folds:
         # a fold that is finished, or that another process trains, is passed over
         with claim.claim_run(
-            model_data, 3, k_fold, asdict(settings), folds, facts, settings.overwrite
+            model_data, 3, k_fold, asdict(settings), folds, facts, replaced
         ) as run:
             if run:
                 train_fold(k_fold, run)

@@ -7,6 +7,7 @@ compares; what is trained already is not trained again. Box and crop need `pytho
 runs/seg_predict.py` first, feather also with --edge feather.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
@@ -15,6 +16,7 @@ import cls_eval
 import cls_train
 import compare
 
+from errors import UserError
 from misc_utils import command_line
 
 
@@ -52,11 +54,26 @@ def main(settings: Settings) -> dict[str, float]:
     backbone = settings.train.backbone
     for train in trainings.values():
         cls_train.main(train)
+        check_finished(train, k_folds)
         cls_eval.main(cls_eval.Settings(backbone, "all", train.version, tta=settings.tta))
 
     # 3 compare
     which = tuple(f"{backbone}:{train.version}" for train in trainings.values())
     return compare.main(compare.Settings(which, task=3, tta=settings.tta))
+
+
+def check_finished(train: cls_train.Settings, k_folds: Sequence[int]) -> None:
+    """Raise UserError while another process trains one of these folds: half a net is no match."""
+    from misc_utils import run_folder
+
+    for k_fold in k_folds:
+        which = train.backbone, train.version, k_fold
+        run = run_folder.find_run(paths.model_data_dir(), 3, *which)
+        if not run.record["finished"]:
+            raise UserError(
+                f"{run.name} is being trained by another process. Start the same command again "
+                f"when that one has ended."
+            )
 
 
 if __name__ == "__main__":

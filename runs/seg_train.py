@@ -62,7 +62,7 @@ def main(settings: Settings) -> None:
     # 1 data
     k_folds = check_fold_numbers(settings.folds, settings.num_folds)
     model_data = paths.model_data_dir()
-    claim.check_settings(model_data, 1, asdict(settings), k_folds, settings.overwrite)
+    replaced = claim.check_settings(model_data, 1, asdict(settings), k_folds, settings.overwrite)
     images = ISIC2018.load_images(paths.data_dir(), 1, "training", settings.image_size)
     masks = ISIC2018.load_masks(paths.data_dir(), "training", settings.image_size, of=images)
     image_ids = limit_images(images.image_ids, settings.limit)
@@ -150,7 +150,7 @@ def main(settings: Settings) -> None:
     for k_fold in k_folds:
         # a fold that is finished, or that another process trains, is passed over
         with claim.claim_run(
-            model_data, 1, k_fold, asdict(settings), folds, facts, settings.overwrite
+            model_data, 1, k_fold, asdict(settings), folds, facts, replaced
         ) as run:
             if run:
                 train_fold(k_fold, run)

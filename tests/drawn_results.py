@@ -15,7 +15,8 @@ MADE_BY = {
 
 def create_run(model_data, task, k_fold, settings, folds, facts):
     """A run that has begun, in place of any of the same name."""
-    with claim.claim_run(model_data, task, k_fold, settings, folds, facts, overwrite=True) as run:
+    replaced = claim.check_settings(model_data, task, settings, [k_fold], overwrite=True)
+    with claim.claim_run(model_data, task, k_fold, settings, folds, facts, replaced) as run:
         claim.begin_run(run, folds)
     return run
 

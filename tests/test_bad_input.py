@@ -343,6 +343,9 @@ CASES = {
     "lesion NA": Case(
         row(lambda line: line[:12] + ",NA," + line.split(",", 2)[2], GROUPS), *CLASSES, r"\(NA\)"
     ),
+    "lesion #N/A": Case(
+        row(lambda line: line[:12] + ",#N/A," + line.split(",", 2)[2], GROUPS), *CLASSES, "#N/A"
+    ),
     "lesion double": Case(lines(lambda rows: [*rows, rows[3]], GROUPS), *CLASSES, "twice"),
     "id that leaves the folder, in groups": Case(
         row(lambda line: "../" + line, GROUPS), *CLASSES, "not an image id"
@@ -502,6 +505,17 @@ def test_a_mask_is_what_it_shows(case, root, run_script):
     code, _, err = run_script(preprocess_data, *SMALL)
     assert code == 0, err
     assert (ISIC2018.read_truth(file, *expected.shape) == expected).all()
+
+
+def test_an_image_replaced_by_another_size_is_noticed_though_its_mask_is_cached(root, run_script):
+    assert run_script(preprocess_data, *SMALL)[0] == 0
+    image, mask = files(root / "data", IMAGES, ".jpg")[2], files(root / "data", MASKS, ".png")[2]
+    picture = Image.open(image)
+    image.write_bytes(encoded(np.array(picture)[:-8], "JPEG"))
+    code, _, err = run_script(seg_train, *TRAIN)
+    width, height = picture.size
+    assert code == 1 and str(mask) in err and "Traceback" not in err
+    assert f"{width}x{height} pixels, its image {width}x{height - 8}, and 0 more" in err
 
 
 TABLES_READ = {

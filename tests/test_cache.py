@@ -1,9 +1,11 @@
+import errno
 import json
 import os
 
 import numpy as np
 import pytest
 
+from datasets.ISIC2018 import cache
 from datasets.ISIC2018.cache import load_or_build
 from errors import UserError
 
@@ -58,6 +60,22 @@ def built(tmp_path, sources, caplog):
 def test_loaded_again_without_building(tmp_path, sources, built, caplog):
     load(tmp_path, sources)
     assert not caplog.text
+
+
+def test_without_a_lock_it_is_read_and_never_built(tmp_path, sources, built, caplog, monkeypatch):
+    """Somebody else's folder: another process may be building there."""
+
+    def refuse(folder, name, wait):
+        raise PermissionError(errno.EACCES, "no", str(folder / ".locks"))
+
+    monkeypatch.setattr(cache, "locked", refuse)
+    assert load(tmp_path, sources).array[:, 0, 0, 0].tolist() == [2, 3, 1]
+    theirs = built / ".partial_0123456789ab_name.npy"
+    theirs.write_text("half")
+    sources["d"] = sources["c"]
+    with pytest.raises(PermissionError):
+        load(tmp_path, sources)
+    assert theirs.exists() and not caplog.text
 
 
 def test_content_of_the_same_length_changed(tmp_path, sources, built, caplog):

@@ -36,7 +36,8 @@ def trained(model_data, finished=True, state=True):
 
 def claimed(model_data, folds=FOLDS, facts=FACTS, overwrite=False, **changed):
     settings = SETTINGS | changed
-    with claim.claim_run(model_data, 1, 0, settings, folds, facts, overwrite) as run:
+    replaced = claim.check_settings(model_data, 1, settings, [0], True) if overwrite else {}
+    with claim.claim_run(model_data, 1, 0, settings, folds, facts, replaced) as run:
         if run:
             claim.begin_run(run, folds)
         return run
@@ -58,6 +59,16 @@ def test_an_unfinished_run_goes_on_and_says_what_changed(tmp_path):
     record = json.loads((run.folder / "settings.json").read_text())
     assert record["device"] == "cpu" and record["resumed"] == [{"device": "gpu"}]
     assert not record["finished"] and "best_epoch" not in record
+
+
+def test_going_on_leaves_alone_what_an_evaluation_is_writing(tmp_path):
+    run = trained(tmp_path, finished=False)
+    theirs = run.folder / f".partial_0123456789ab_{run.name}_logits_fold.npy"
+    ours = run.folder / f".partial_0123456789ab_{run.state.name}"
+    for file in (theirs, ours):
+        file.write_text("half")
+    claimed(tmp_path)
+    assert theirs.exists() and not ours.exists()
 
 
 def test_more_epochs_go_on(tmp_path):
@@ -92,10 +103,38 @@ def test_it_is_refused_before_any_data_is_read(tmp_path):
     trained(tmp_path)
     claim.check_settings(tmp_path, 1, SETTINGS, [0, 1], overwrite=False)
     other = SETTINGS | {"learning_rate": 0.2}
-    claim.check_settings(tmp_path, 1, other, [1], overwrite=False)
     claim.check_settings(tmp_path, 1, other, [0], overwrite=True)
     with pytest.raises(UserError, match="learning_rate"):
         claim.check_settings(tmp_path, 1, other, [1, 0], overwrite=False)
+
+
+def test_folds_of_one_version_are_trained_alike(tmp_path):
+    trained(tmp_path)  # fold 0
+    claim.check_settings(tmp_path, 1, SETTINGS | {"epochs": 5, "workers": 1}, [1], overwrite=False)
+    other = SETTINGS | {"learning_rate": 0.2}
+    claim.check_settings(tmp_path, 1, other | {"version": "1"}, [1], overwrite=False)
+    claim.check_settings(tmp_path, 3, other, [1], overwrite=False)
+    claim.check_settings(tmp_path, 1, other, [0, 1], overwrite=True)
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match=r"k0_v0, another fold.*rate 0\.1 then, 0\.2 now"):
+            claim.check_settings(tmp_path, 1, other, [1], overwrite=overwrite)
+
+
+def test_what_was_trained_since_is_not_overwritten(tmp_path, caplog):
+    """The same command with --overwrite on two nodes: neither deletes what the other trained."""
+    caplog.set_level(logging.INFO)
+    trained(tmp_path)
+    replaced = [claim.check_settings(tmp_path, 1, SETTINGS, [0, 1], True) for _ in range(2)]
+    assert replaced[0].keys() == {0, 1} and replaced[0][0] and replaced[0][1] is None
+    with claim.claim_run(tmp_path, 1, 0, SETTINGS, FOLDS, FACTS, replaced[0]) as run:
+        assert run and not run.resumes
+        claim.begin_run(run, FOLDS)
+        assert not run.weights.exists()
+        run.weights.write_text("new")
+        claim.write_record(claim.Run(run.folder, run.record | {"finished": True}))
+    with claim.claim_run(tmp_path, 1, 0, SETTINGS, FOLDS, FACTS, replaced[1]) as run:
+        assert run is None
+    assert "finished already" in caplog.text
 
 
 def test_a_run_without_an_epoch_holds_nothing_to_keep(tmp_path):
@@ -118,11 +157,11 @@ def test_what_cannot_go_on_is_said(tmp_path):
 
 def test_a_run_in_training_is_left_to_that_process(tmp_path, caplog):
     caplog.set_level(logging.INFO)
-    with claim.claim_run(tmp_path, 1, 0, SETTINGS, FOLDS, FACTS, False) as first:
+    with claim.claim_run(tmp_path, 1, 0, SETTINGS, FOLDS, FACTS) as first:
         assert first
         assert claimed(tmp_path) is None
         assert claimed(tmp_path, overwrite=True) is None
-        with claim.claim_run(tmp_path, 1, 1, SETTINGS, FOLDS, FACTS, False) as other:
+        with claim.claim_run(tmp_path, 1, 1, SETTINGS, FOLDS, FACTS) as other:
             assert other.name == "task1_tiny_k1_v0"
     assert "another process is training it" in caplog.text
     assert claimed(tmp_path)

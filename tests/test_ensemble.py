@@ -170,5 +170,6 @@ def test_scores_are_written_where_the_ensemble_lives(two_trainings):
     with pytest.raises(UserError, match=f"no scores.*{command} --tta --ensemble vgg16:0"):
         ensemble.read_scores(nets, "fold_tta")
     nets.runs[0].weights.write_text("trained anew")
+    later = ensemble.find_ensemble(two_trainings, 1, "vgg16", "0", ["tiny:a"])
     with pytest.raises(UserError, match=f"other folds or weights.*{command}"):
-        ensemble.read_scores(nets, "fold")
+        ensemble.read_scores(later, "fold")

@@ -1,7 +1,9 @@
 import errno
+import fcntl
 import logging
 import multiprocessing
 import os
+import shutil
 import time
 
 import numpy as np
@@ -132,11 +134,31 @@ def test_one_process_at_a_time_and_a_kill_frees_it(tmp_path, caplog):
     assert process.exitcode == 9
 
 
-def test_a_disk_without_locks_is_said_once_and_used(tmp_path, monkeypatch, caplog):
-    def refuse(*_, **__):
-        raise NotImplementedError
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+def test_a_disk_without_locks_is_said_once_and_used(tmp_path, monkeypatch, caplog, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(files.FileLock, "acquire", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     with files.locked(tmp_path, "work"):
         (tmp_path / "done").touch()
-    assert "knows no locks" in caplog.text and (tmp_path / "done").exists()
+    assert caplog.text.count("knows no locks") == 1 and (tmp_path / "done").exists()
+
+
+def test_a_file_deleted_while_it_is_written_is_said(tmp_path):
+    for deleted in ("file", "folder"):
+        folder = tmp_path / deleted
+        folder.mkdir()
+        with pytest.raises(UserError, match=r"a\.txt: another process deleted it"):
+            with files.partial_file(folder / "a.txt") as partial:
+                partial.write_text("half")
+                partial.unlink() if deleted == "file" else shutil.rmtree(folder)
+    with pytest.raises(FileNotFoundError), files.partial_file(tmp_path / "a.txt"):
+        (tmp_path / "source").read_text()
+
+
+def test_a_link_to_nothing_is_named(tmp_path):
+    (tmp_path / "model_data").symlink_to(tmp_path / "not there")
+    with pytest.raises(FileExistsError) as error, files.locked(tmp_path / "model_data", "work"):
+        pass
+    assert "model_data: is there, but not as a folder" in files.explained(error.value)

@@ -1,9 +1,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from drawn_results import create_run
 
 from errors import UserError
-from misc_utils import claim, ensemble, kept_logits
+from misc_utils import ensemble, kept_logits
 from misc_utils.prediction import Net
 
 FOLDS = pd.DataFrame({"image": list("abcdef"), "fold": [0, 0, 0, 1, 1, 1]})
@@ -17,7 +18,7 @@ def load_or_keep(run, images, views, image_ids, predict, data=None):
 def make_run(model_data, task=1, k_fold=0, backbone="tiny", folds=FOLDS):
     settings = {"backbone": backbone, "version": "0", "num_folds": 2, "image_size": 32}
     facts = {"data_fingerprint": "d"}
-    run = claim.create_run(model_data, task, k_fold, settings, folds, facts)
+    run = create_run(model_data, task, k_fold, settings, folds, facts)
     run.weights.write_text(run.name)
     return run
 
@@ -92,6 +93,30 @@ def test_weights_that_change_meanwhile_are_noticed(tmp_path):
     assert kept_logits.load_logits(run, "test", 1, ["x"], "d") is None
 
 
+def test_what_is_gathered_is_of_the_weights_that_were_looked_up(tmp_path):
+    """Scores and tuned values name those; a training may have written better ones since."""
+    nets, predict = make_pair(tmp_path), Predicts()
+    parts = ensemble.images_to_score(nets, "fold", list("abcdef"))
+    nets.runs[2].weights.write_text("a better epoch")
+    with pytest.raises(UserError, match=r"vgg16_k0.*a training is under way"):
+        kept_logits.gather_logits(nets, "fold", 1, parts, lambda run, ids: predict(ids))
+    again = make_pair_of(tmp_path)
+    kept_logits.gather_logits(again, "fold", 1, parts, predict=None)
+
+
+@pytest.mark.parametrize("own_set", [True, False])
+def test_what_is_predicted_is_of_the_weights_that_were_looked_up(tmp_path, own_set):
+    nets = make_pair(tmp_path)
+    groups, _ = ensemble.assign_runs(nets, ["a"])
+
+    def net_of(run):
+        run.weights.write_text("a better epoch")
+        return Net(Model(1, []), Pictures())
+
+    with pytest.raises(UserError, match="a training is under way"):
+        next(kept_logits.stream_logits(nets, groups, [1.0, 1.0], 1, own_set, net_of, 2))
+
+
 @pytest.mark.parametrize("spoil", ["cut", "mixed", "no json"])
 def test_half_a_file_is_no_file(tmp_path, spoil):
     run = make_run(tmp_path)
@@ -110,6 +135,10 @@ def make_pair(model_data):
     for backbone in ("tiny", "vgg16"):
         for k in range(2):
             make_run(model_data, k_fold=k, backbone=backbone)
+    return make_pair_of(model_data)
+
+
+def make_pair_of(model_data):
     return ensemble.find_ensemble(model_data, 1, "tiny", "0", ["vgg16:0"])
 
 

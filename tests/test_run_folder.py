@@ -138,7 +138,7 @@ def test_other_data_and_other_crops_are_refused(tmp_path):
 def test_runs_that_predict_together_share_settings(tmp_path):
     runs = [make_run(tmp_path, 0), make_run(tmp_path, 1)]
     assert run_folder.same(runs, "image_size") == 64
-    runs[1] = make_run(tmp_path, 1, image_size=96)
+    runs[1] = make_run(tmp_path / "other", 1, image_size=96)
     with pytest.raises(UserError, match="task1_tiny_k1_v0: 96"):
         run_folder.same(runs, "image_size")
 

@@ -213,6 +213,14 @@ def test_trainings_are_compared_on_the_same_images(root, run_script, task):
         code, _, err = run_script(compare, *flags[:2], *flags[3:])
         assert code == 1 and "threshold 0.5" in err and "0.9" in err
         assert run_script(script, *other[:-2])[0] == 0
+    table = root / "model_data" / f"task{task}_tiny_vb" / f"task{task}_tiny_vb_scores_fold.csv"
+    before = table.read_text()
+    scores = pd.read_csv(table)
+    changed = {"truth": scores["truth"].shift()} if task == 3 else {"lesion_share": 0.5}
+    scores.assign(**changed).to_csv(table, index=False)
+    code, _, err = run_script(compare, *flags[:2], *flags[3:])
+    assert code == 1 and "were scored with another truth" in err
+    table.write_text(before)
     limited = ("--version", "b", "--limit", 5)
     assert run_script(script, "--backbone", "tiny", "--k-fold", "all", *limited)[0] == 0
     code, _, err = run_script(compare, *flags[:2], *flags[3:])
@@ -261,6 +269,10 @@ def test_views_are_compared_in_one_command(root, run_script, caplog):
     assert code == 0 and caplog.text.count("finished already, nothing to do") == 2
     code, _, err = run_script(cls_views, *flags, "--train.batch-size", 3)
     assert code == 1 and "batch_size" in err and "3 now" in err
+    run = run_folder.find_run(root / "model_data", 3, "tiny", "0-crop", 0)
+    run_folder.write_record(run_folder.Run(run.folder, run.record | {"finished": False}))
+    with pytest.raises(UserError, match="0-crop is being trained by another process"):
+        cls_views.check_finished(cls_train.Settings("tiny", version="0-crop"), [0])
 
 
 def test_views_without_crops_name_the_command(root):

@@ -45,8 +45,9 @@ def test_values_come_back_as_they_went(nets):
 def test_values_of_other_weights_are_refused(nets, tmp_path):
     tuned.write_tuned(nets, 1, CHOSEN, WORTH)
     nets.runs[1].weights.write_text("trained anew")
+    later = ensemble.find_ensemble(tmp_path, 1, "tiny", "0")
     with pytest.raises(UserError, match=r"seg_tune\.py again"):
-        tuned.load_tuned(nets, 1)
+        tuned.load_tuned(later, 1)
 
 
 @pytest.mark.parametrize("text", ["{", "{}", '{"format": 9, "weights": {}}', '{"format": 1}'])

@@ -1,9 +1,12 @@
+import errno
+
 import h5py
 import keras
 import numpy as np
 import pytest
 
 from errors import UserError
+from models import weights
 from models.classifier import build_classifier
 from models.unet import build_segmenter
 from models.weights import load_weights, save_weights
@@ -107,6 +110,19 @@ def test_saving_replaces_in_one_step_and_a_failure_leaves_the_old_file(tmp_path,
         save_weights(randomise(model, seed=1), path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_for_temporary_files_is_not_called_a_damaged_file(tmp_path, monkeypatch):
+    path = tmp_path / "run.weights.h5"
+    save_weights(small(), path)
+
+    def full(file, size):
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(weights, "take_room", full)
+    with pytest.raises(UserError, match="the disk is full") as error:
+        load_weights(small(), path)
+    assert str(path) not in str(error.value)
 
 
 def test_another_ending_is_a_programming_error(tmp_path):

@@ -84,7 +84,18 @@ def load_masks(data_dir: Path, images: str, image_size: int, of: Cached) -> Cach
 
     sources = list_truth_masks(data_dir, images, of.image_ids)
     name, shape = f"task1_{images}_masks_{image_size}", (image_size, image_size, 1)
-    return load_or_build(data_dir / "cache", name, sources, read, shape)
+    masks = load_or_build(data_dir / "cache", name, sources, read, shape)
+    # an image may have been replaced since the masks were cached
+    different = (masks.heights != of.heights) | (masks.widths != of.widths)
+    if different.any():
+        row = int(np.flatnonzero(different)[0])
+        raise UserError(
+            f"{sources[masks.image_ids[row]]}: the mask is "
+            f"{masks.widths[row]}x{masks.heights[row]} pixels, its image "
+            f"{of.widths[row]}x{of.heights[row]}, and {different.sum() - 1} more differ. Unzip "
+            f"images and truth of the same set again, whole."
+        )
+    return masks
 
 
 def read_truth(file: Path, height: int, width: int) -> np.ndarray:

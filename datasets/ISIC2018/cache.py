@@ -84,24 +84,43 @@ def load_or_build(
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         # no lock can be had in somebody else's folder; its cache may be read, if it is true
-        return _load_or_build(folder, name, sources, read, head)
+        cached = _load(folder, name, sources, head)[0]
+        if cached is None:
+            raise
+        return cached
 
 
 def _load_or_build(
     folder: Path, name: str, sources: dict[str, Path], read: Reader, head: dict
 ) -> Cached:
+    cached, reason = _load(folder, name, sources, head)
+    if cached is not None:
+        return cached
+    array_file, manifest_file = folder / f"{name}.npy", folder / f"{name}.json"
+    log.info("%s: building it, %s", array_file, reason)
+    remove_partials(folder, array_file.name, manifest_file.name)
+    manifest_file.unlink(missing_ok=True)  # from here on the old array is not to be trusted
+    manifest = head | _build(array_file, sources, read, tuple(head["shape"]))
+    write_text(manifest_file, json.dumps(manifest))
+    return _cached(array_file, manifest)
+
+
+def _load(
+    folder: Path, name: str, sources: dict[str, Path], head: dict
+) -> tuple[Cached | None, str]:
+    """The array that is there, if it is still true; else None, and why not."""
     array_file, manifest_file = folder / f"{name}.npy", folder / f"{name}.json"
     manifest = _load_manifest(manifest_file)
     reason = _stale(array_file, manifest, head, sources)
-    if reason is None:
-        manifest = _refresh_times(manifest_file, manifest, sources)
-        reason = None if manifest else "the content of a source changed"
     if reason:
-        log.info("%s: building it, %s", array_file, reason)
-        remove_partials(folder, array_file.name, manifest_file.name)
-        manifest_file.unlink(missing_ok=True)  # from here on the old array is not to be trusted
-        manifest = head | _build(array_file, sources, read, tuple(head["shape"]))
-        write_text(manifest_file, json.dumps(manifest))
+        return None, reason
+    manifest = _refresh_times(manifest_file, manifest, sources)
+    if manifest is None:
+        return None, "the content of a source changed"
+    return _cached(array_file, manifest), ""
+
+
+def _cached(array_file: Path, manifest: dict) -> Cached:
     return Cached(
         tuple(manifest["image_ids"]),
         np.load(array_file, mmap_mode="r", allow_pickle=False),

@@ -32,7 +32,7 @@ IMAGE_ID = re.compile(r"[A-Za-z]+_[0-9]+")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")  # of the release, and of crops
 MOST_PIXELS = 80_000_000  # of a picture; a photograph of 24 million is among the largest
-NO_LESION = ("", "na", "n/a", "nan", "none", "null")  # what tables write for nothing
+NO_LESION = ("", "na", "n/a", "#n/a", "<na>", "nan", "none", "null")  # for nothing, in tables
 DAMAGES = (OSError, SyntaxError, IndexError, TypeError, EOFError, struct.error, zlib.error)
 COMPANIONS = ("ATTRIBUTION.txt", "LICENSE.txt")  # shipped beside the images; superpixels are too
 
