@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 PARTIAL = ".partial_"  # how temporary names begin
 
-AGAIN = "Then start the same command again (without --overwrite): it goes on where it was."
+AGAIN = "Then start the same command again: it goes on where it was (with --overwrite: anew)."
 MENDS = {
     errno.ENOSPC: f"the disk is full. Free some space. {AGAIN}",
     errno.EDQUOT: f"your share of the disk is used up. Free some space. {AGAIN}",

@@ -12,7 +12,7 @@ import numpy as np
 
 from datasets.augmentation import AUGMENTATIONS, augment
 
-AHEAD = 8  # batches that wait for the net, at most
+AHEAD = 8  # batches made before they are asked for, at most
 
 
 class Batches(keras.utils.PyDataset):
@@ -48,7 +48,8 @@ class Batches(keras.utils.PyDataset):
         seed: int = 0,
         workers: int = 2,
     ) -> None:
-        super().__init__(workers=2 if keras.backend.backend() == "tensorflow" else 1)
+        workers_of_keras = 2 if keras.backend.backend() == "tensorflow" else 1
+        super().__init__(workers=workers_of_keras, max_queue_size=1)
         self.images, self.targets, self.rows = images, targets, np.asarray(rows)
         self.batch_size, self.training, self.seed = batch_size, training, seed
         self.rules = AUGMENTATIONS[augmentation]

@@ -7,7 +7,7 @@ settings.json and folds.csv; or a refusal that names what differs from the train
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -64,17 +64,30 @@ def check_settings(
     if not overwrite:
         for folder in folders.values():
             _find_same(folder, settings)
-    same_version = run_name(task, settings["backbone"], "*", settings["version"])
-    for folder in sorted(set(model_data.glob(same_version)) - set(folders.values())):
-        if not (folder / f"{folder.name}.weights.h5").exists():
+    _check_other_folds(model_data, task, settings, folders)
+    return {k: _stamp(folder) for k, folder in folders.items()} if overwrite else {}
+
+
+def _check_other_folds(model_data: Path, task: int, settings: dict, but: Collection[int]) -> None:
+    """Raise UserError if folds of the same version, `but` these, were trained otherwise."""
+    backbone, version = settings["backbone"], settings["version"]
+    own = {run_name(task, backbone, k_fold, version) for k_fold in but}
+    for folder in sorted(model_data.glob(run_name(task, backbone, "*", version))):
+        if folder.name in own or not _holds_an_epoch(folder):
             continue
-        if different := _different(read_run(folder / "settings.json")[1].settings, settings):
+        file = folder / "settings.json"  # not there while another process deletes the run
+        if file.exists() and (different := _different(read_run(file)[1].settings, settings)):
             raise UserError(
                 f"{folder}, another fold of the same version, was trained with other settings: "
                 f"{'; '.join(different)}. Folds of one version are scored and predict together. "
-                f"Choose another --version, or train all its folds anew with --overwrite."
+                f"Choose another --version, train all of its folds anew with --overwrite, or "
+                f"delete that folder."
             )
-    return {k: _stamp(folder) for k, folder in folders.items()} if overwrite else {}
+
+
+def _holds_an_epoch(folder: Path) -> bool:
+    endings = (".weights.h5", "_state.npz")
+    return any((folder / f"{folder.name}{ending}").exists() for ending in endings)
 
 
 def _stamp(folder: Path) -> Stamp:
@@ -119,6 +132,7 @@ def claim_run(
     record |= {"settings": settings, "folds_fingerprint": folds_fingerprint(folds)} | facts
     try:
         with locked(model_data, name):
+            _check_other_folds(model_data, task, settings, {k_fold, *replaced})
             folder = model_data / name
             replace = k_fold in replaced and replaced[k_fold] == _stamp(folder)
             found = None if replace else _find_same(folder, settings, facts, folds)
@@ -153,8 +167,7 @@ def _find_same(
     folder: Path, settings: dict, facts: Mapping = {}, folds: pd.DataFrame | None = None
 ) -> Run | None:
     """The run in `folder`, if training left anything there; UserError if it was another one."""
-    weights, state = folder / f"{folder.name}.weights.h5", folder / f"{folder.name}_state.npz"
-    if not weights.exists() and not state.exists():
+    if not _holds_an_epoch(folder):
         return None
     file = folder / "settings.json"
     if not file.exists():
@@ -190,7 +203,8 @@ def _different(then: Mapping, now: Mapping) -> list[str]:
 def begin_run(run: Run, folds: pd.DataFrame) -> None:
     """Write settings.json of a claimed run and, where it starts, folds.csv in a new folder."""
     if run.resumes:
-        ours = (run.weights, run.state, run.history, run.folder / "settings.json")
+        ours = (run.weights, run.state, run.history, run.file("history.png"))
+        ours = (*ours, run.folder / "settings.json")
         remove_partials(run.folder, *(file.name for file in ours))
     else:
         _delete(run.folder)

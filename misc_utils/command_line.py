@@ -80,7 +80,8 @@ def run(
         sys.exit(1)
     except signals.EndedBySignal as error:
         print(
-            f"ended by {error}; the same command (without --overwrite) goes on where it was",
+            f"ended by {error}; the same command goes on where it was, with --overwrite it starts "
+            f"over",
             file=sys.stderr,
         )
         sys.exit(error.code)

@@ -269,4 +269,5 @@ def shrink(image: np.ndarray, longest: int) -> np.ndarray:
 def _write(figure: Figure, path: Path) -> None:
     FigureCanvasAgg(figure)
     with partial_file(Path(path)) as partial:
-        figure.savefig(partial, format="png")
+        # half the time of the usual level, for a tenth more bytes
+        figure.savefig(partial, format="png", pil_kwargs={"compress_level": 3})

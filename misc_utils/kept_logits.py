@@ -176,7 +176,9 @@ def stream_logits(
         fresh = [image_id for image_id in image_ids if image_id not in by_all]
         left = [image_id for image_id in stored if image_id not in done]
         if left:
-            kept = [_held_out(runs[name], stored, views, net_of, batch_size) for name in names]
+            kept = [
+                _held_out(ensemble, runs[name], stored, views, net_of, batch_size) for name in names
+            ]
             check_unchanged(ensemble, names)
             for start in range(0, len(left), batch_size):
                 some = left[start : start + batch_size]
@@ -189,6 +191,7 @@ def stream_logits(
 
 
 def _held_out(
+    ensemble: Ensemble,
     run: Run,
     image_ids: Sequence[str],
     views: int,
@@ -200,7 +203,9 @@ def _held_out(
         return kept
 
     def predict(some: Sequence[str]) -> Iterator:
-        return predict_logits([net_of(run)], some, batch_size, views)
+        net = net_of(run)  # perhaps loaded a while ago
+        check_unchanged(ensemble, [run.name])
+        return predict_logits([net], some, batch_size, views)
 
     return keep_logits(run, "fold", views, image_ids, predict)
 

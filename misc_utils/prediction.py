@@ -51,7 +51,8 @@ def predict_logits(
     Args:
         nets: each predicts every image.
         image_ids: which images, n of them.
-        batch_size: images per step; the last batch is filled up, so that nothing compiles twice.
+        batch_size: images per step, at most; the last batch is filled up, so that nothing compiles
+            twice.
         views: 1, or 8 for all flips and quarter turns.
         done: images that are not asked for; the batches stay the same without them, so that the
             logits of the others are the same to the last bit.
@@ -61,7 +62,8 @@ def predict_logits(
         class logits are normalised first, so that their mean is one of log-probabilities.
     """
     image_ids = list(image_ids)
-    batch_size = max(min(batch_size, len(image_ids)), 1)
+    steps = max(-(-len(image_ids) // batch_size), 1)
+    batch_size = max(-(-len(image_ids) // steps), 1)  # all alike, and hardly any to be filled up
     for start in range(0, len(image_ids), batch_size):
         chosen = image_ids[start : start + batch_size]
         left = [image_id for image_id in chosen if image_id not in done]

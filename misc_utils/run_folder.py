@@ -189,9 +189,12 @@ def trained_on(run: Run) -> set[str]:
 
 
 def weights_hash(run: Run) -> str:
-    """SHA-256 of the run's weight file."""
-    with run.weights.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of the run's weight file; UserError when a training has just deleted it."""
+    try:
+        with run.weights.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise UserError(changed(run)) from None
 
 
 def changed(run: Run) -> str:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -127,7 +128,7 @@ def write_mask(folder: Path, image_id: str, mask: np.ndarray, height: int, width
         raise ValueError(f"{image_id}: a mask is 0 or 255, not {np.unique(mask)[:5].tolist()} ...")
     file = folder / f"{image_id}_segmentation.png"
     with partial_file(file, durable=False) as partial:  # the journal has its hash
-        Image.fromarray(mask).save(partial)
+        partial.write_bytes(cv2.imencode(".png", mask)[1])  # a third of Pillow's time
     return file
 
 

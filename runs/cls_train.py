@@ -50,7 +50,7 @@ class Settings:
     overwrite: bool = False  # delete runs of the same name and train anew, from the start
 
 
-def main(settings: Settings) -> None:
+def main(settings: Settings, replaced: dict | None = None) -> None:
     from functools import lru_cache, partial
 
     import keras
@@ -77,7 +77,10 @@ def main(settings: Settings) -> None:
     # 1 data
     k_folds = check_fold_numbers(settings.folds, settings.num_folds)
     model_data, data_dir = paths.model_data_dir(), paths.data_dir()
-    replaced = claim.check_settings(model_data, 3, asdict(settings), k_folds, settings.overwrite)
+    if replaced is None:
+        replaced = claim.check_settings(
+            model_data, 3, asdict(settings), k_folds, settings.overwrite
+        )
     image_ids = list(ISIC2018.list_originals(data_dir, 3, "training"))
     labels = ISIC2018.load_labels(data_dir, "training", image_ids)
     chosen = limit_labels(labels, settings.limit)

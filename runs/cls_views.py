@@ -46,14 +46,17 @@ def main(settings: Settings) -> dict[str, float]:
         for view in settings.views
     }
     k_folds = check_fold_numbers(settings.train.folds, settings.train.num_folds)
+    replaced = {}
     for view, train in trainings.items():
         lesion_crops.load_view_crops(paths.submissions_dir(), "training", view)
-        claim.check_settings(paths.model_data_dir(), 3, asdict(train), k_folds, train.overwrite)
+        replaced[view] = claim.check_settings(
+            paths.model_data_dir(), 3, asdict(train), k_folds, train.overwrite
+        )
 
     # 2 train and score each view
     backbone = settings.train.backbone
-    for train in trainings.values():
-        cls_train.main(train)
+    for view, train in trainings.items():
+        cls_train.main(train, replaced[view])
         check_finished(train, k_folds)
         cls_eval.main(cls_eval.Settings(backbone, "all", train.version, tta=settings.tta))
 
@@ -66,13 +69,13 @@ def check_finished(train: cls_train.Settings, k_folds: Sequence[int]) -> None:
     """Raise UserError while another process trains one of these folds: half a net is no match."""
     from misc_utils import run_folder
 
+    runs = {run.name: run for run in run_folder.list_runs(paths.model_data_dir(), 3)}
     for k_fold in k_folds:
-        which = train.backbone, train.version, k_fold
-        run = run_folder.find_run(paths.model_data_dir(), 3, *which)
-        if not run.record["finished"]:
+        name = run_folder.run_name(3, train.backbone, k_fold, train.version)
+        if name not in runs or not runs[name].record["finished"]:
             raise UserError(
-                f"{run.name} is being trained by another process. Start the same command again "
-                f"when that one has ended."
+                f"{name} is being trained by another process. Start the same command again, "
+                f"without --train.overwrite, when that one has ended."
             )
 
 

@@ -57,6 +57,15 @@ def test_maps_are_averaged_over_nets_and_turned_back():
     assert set(scaled[0].batches) == {2}  # the last batch is filled up: one shape, one compilation
 
 
+@pytest.mark.parametrize(
+    ("number", "sizes"), [(1, [1]), (4, [4]), (5, [3, 3]), (6, [3, 3]), (7, [4, 4])]
+)
+def test_batches_are_alike_and_hardly_filled_up(number, sizes):
+    net = Scaled(1.0)
+    ids, _ = predict([prediction.Net(net, Pictures())], IDS[:number], 4, 1)
+    assert net.batches == sizes and sum(map(len, ids)) == number
+
+
 def test_each_net_takes_its_own_pictures_and_weighs_as_told():
     turned = Pictures(IMAGES[::-1], IDS[::-1])  # the same pictures in other rows
     nets = [

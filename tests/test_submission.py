@@ -1,5 +1,6 @@
 import json
 import logging
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -232,13 +233,15 @@ def test_other_ids_are_refused_everywhere(tmp_path, image_id):
 
 
 def test_interrupted_writing_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    def fail(self, file, *args, **kwargs):
-        file.write_bytes(b"half")
+    def fail(self, *args, **kwargs):
+        partial = self if isinstance(self, Path) else args[0]
+        partial.touch()
         raise OSError("disk full")
 
     old = np.full((4, 6), 255, np.uint8)
     file = submission.write_mask(tmp_path, IDS[0], old, 4, 6)
-    monkeypatch.setattr(Image.Image, "save", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)  # masks
+    monkeypatch.setattr(Image.Image, "save", fail)  # crops
     with pytest.raises(OSError, match="disk full"):
         submission.write_mask(tmp_path, IDS[0], np.zeros((4, 6), np.uint8), 4, 6)
     with pytest.raises(OSError, match="disk full"):
