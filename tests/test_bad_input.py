@@ -428,21 +428,55 @@ IMAGES_READ = {
     "progressive JPEG": (lambda p: encoded(p, "JPEG", quality=100, progressive=True), pixels),
     "photograph of 6000x4000": (
         lambda p: encoded(p.resize((6000, 4000)), "JPEG", quality=90),
-        pixels,
+        lambda p: pixels(p.resize((6000, 4000))),
     ),
     "image of one pixel": (
         lambda p: encoded(p.resize((1, 1))),
         lambda p: pixels(p.resize((1, 1))),
     ),
 }
-for orientation in (3, 6):  # turned by 180 and 90 degrees for who asks for it
+TURNS = {  # of the pixels as stored, by EXIF orientation
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: stored[::-1, ::-1].swapaxes(0, 1),
+    8: lambda stored: np.rot90(stored),
+    9: lambda stored: stored,  # means nothing
+}
 
-    def noted(picture, orientation=orientation):
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        return encoded(picture, "JPEG", quality=100, exif=exif)
 
-    IMAGES_READ[f"EXIF orientation {orientation}"] = (noted, pixels)
+def noted(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+for orientation, turn in TURNS.items():
+    IMAGES_READ[f"EXIF orientation {orientation}"] = (
+        lambda p, o=orientation: encoded(p, "JPEG", quality=100, exif=noted(o)),
+        lambda p, turn=turn: turn(pixels(p)),
+    )
+IMAGES_READ["PNG with EXIF orientation 6"] = (
+    lambda p: encoded(p, exif=noted(6)),
+    lambda p: TURNS[6](pixels(p)),
+)
+IMAGES_READ["16-bit grey PNG with EXIF orientation 6"] = (
+    lambda p: encoded(
+        Image.fromarray(np.array(p.convert("L")).astype(np.uint16) * 256), exif=noted(6)
+    ),
+    lambda p: TURNS[6](pixels(p.convert("L"))),
+)
+IMAGES_READ["EXIF that is damaged"] = (
+    lambda p: encoded(p, "JPEG", quality=100, exif=b"Exif\0\0" + b"no notes"),
+    pixels,
+)
+IMAGES_READ["EXIF that is cut"] = (
+    lambda p: encoded(p, "JPEG", quality=100, exif=noted(6).tobytes()[:20]),
+    pixels,
+)
 
 
 @pytest.mark.parametrize("case", IMAGES_READ)
@@ -452,33 +486,43 @@ def test_an_image_is_what_it_shows(case, root, run_script):
     picture = Image.open(file).convert("RGB")
     truth = files(root / "data", MASKS, ".png")[2]
     file.write_bytes(stored(picture))
-    with Image.open(file) as written:
-        width, height = written.size
+    height, width = shown(picture).shape[:2]
     Image.open(truth).resize((width, height), Image.Resampling.NEAREST).save(truth)
     code, _, err = run_script(*PREPARE[:1], *SMALL)
     assert code == 0, err
     assert "warning" not in err.lower()
     images = ISIC2018.load_images(root / "data", 1, "training", 32)
-    expected = ISIC2018.resize(shown(picture), 32).astype(int)
+    expected = ISIC2018.resize(np.ascontiguousarray(shown(picture)), 32).astype(int)
     assert np.abs(images.array[2].astype(int) - expected).mean() < 4
     assert (images.heights[2], images.widths[2]) == (height, width)
 
 
-def test_a_noted_orientation_shifts_no_image_against_its_mask(root):
-    """The mask is found in the image again, whatever a camera noted: neither is turned."""
-    file = files(root / "data", IMAGES, ".jpg")[2]
-    truth = files(root / "data", MASKS, ".png")[2]
-    lesion = np.zeros((60, 90), np.uint8)
-    lesion[5:20, 10:50] = 255
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    file.write_bytes(encoded(np.repeat(lesion[..., None], 3, 2), "JPEG", quality=100, exif=exif))
-    truth.write_bytes(encoded(lesion, exif=exif))
+@pytest.mark.parametrize("of_mask", [1, 8])
+def test_a_mask_lies_under_the_upright_image(of_mask, root):
+    """The lesion is found in the image again, whatever a camera noted of either file."""
+    file, truth = files(root / "data", IMAGES, ".jpg")[2], files(root / "data", MASKS, ".png")[2]
+    lesion = np.zeros((90, 60), np.uint8)  # upright
+    lesion[10:50, 5:20] = 255
+    stored = np.repeat(np.rot90(lesion)[..., None], 3, 2)
+    file.write_bytes(encoded(stored, "JPEG", quality=100, exif=noted(6)))
+    stored = np.rot90(lesion, -1) if of_mask == 8 else lesion
+    truth.write_bytes(encoded(stored, exif=noted(of_mask)))
     images = ISIC2018.load_images(root / "data", 1, "training", 32)
     masks = ISIC2018.load_masks(root / "data", "training", 32, of=images)
     assert ((images.array[2, ..., :1] > 127) == masks.array[2]).mean() > 0.98
     whole = ISIC2018.read_original(file)[..., 0] > 127
-    assert (whole == ISIC2018.read_truth(truth, 60, 90)).mean() > 0.98
+    assert (whole == ISIC2018.read_truth(truth, 90, 60)).mean() > 0.98
+
+
+def test_a_mask_of_the_picture_before_it_was_turned_is_refused(root, run_script):
+    file, truth = files(root / "data", IMAGES, ".jpg")[2], files(root / "data", MASKS, ".png")[2]
+    picture = Image.open(file)
+    width, height = picture.size
+    assert width > height
+    file.write_bytes(encoded(picture, "JPEG", exif=noted(8)))
+    code, _, err = run_script(*PREPARE[:1], *SMALL)
+    assert code == 1 and str(truth) in err and "Traceback" not in err
+    assert f"mask is {width}x{height} pixels, its image {height}x{width} (an image is turned" in err
 
 
 MASKS_READ = {

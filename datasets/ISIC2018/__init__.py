@@ -111,8 +111,10 @@ def read_original(file: Path) -> np.ndarray:
 def _mask_of_size(content: bytes, height: int, width: int) -> np.ndarray:
     mask = raw.read_mask(content)
     if mask.shape != (height, width):
+        turned = " (an image is turned upright as its EXIF orientation says, its mask must be too)"
         raise ValueError(
             f"the mask is {mask.shape[1]}x{mask.shape[0]} pixels, its image {width}x{height}"
+            + (turned if mask.shape == (width, height) else "")
         )
     return mask
 

@@ -26,7 +26,7 @@ from files import explained, locked, new_array, partial_file, remove_partials, w
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2  # 1 did not turn pictures upright
 COLUMNS = ("heights", "widths", "bytes", "times", "sha256")  # of a manifest, beside image_ids
 
 # (image id, bytes of its file) -> (row uint8 (size, size, channels), source height, source width)
