@@ -22,7 +22,8 @@ from matplotlib.ticker import MaxNLocator
 from files import partial_file
 
 LONGEST_SIDE = 512  # of an image on a sheet, in pixels
-CELL = 2.8  # width of an image on a sheet, in inches
+# Of an image on a sheet, in inches: width, space on both sides, height of its title; of the legend.
+CELL, MARGIN, TITLE, LEGEND = 2.8, 0.06, 0.35, 0.4
 # Okabe and Ito's colours, which colour-blind people can tell apart.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 # The line styles differ as well, for print in grey.
@@ -72,7 +73,7 @@ def draw_overlays(
         Line2D([], [], label=name, linewidth=1.6, path_effects=HALO, **OUTLINES[name])
         for name in shown
     ]
-    figure.legend(handles=lines, loc="outside lower center", ncols=2, handlelength=4, frameon=False)
+    figure.legend(handles=lines, loc="lower center", ncols=2, handlelength=4, frameon=False)
     _write(figure, path)
 
 
@@ -203,18 +204,24 @@ def _build_sheet(images: Sequence[np.ndarray], titles: Sequence[str]) -> tuple[F
     if not images or len(images) != len(titles):
         raise ValueError(f"{len(images)} images and {len(titles)} titles: as many of both expected")
     columns = min(len(images), 4)
-    tall = [CELL * min(image.shape[0] / image.shape[1], 1.5) + 0.35 for image in images]
+    tall = [CELL * min(image.shape[0] / image.shape[1], 1.5) + TITLE for image in images]
     heights = [max(tall[start : start + columns]) for start in range(0, len(tall), columns)]
-    figure = Figure(figsize=(max(columns, 1.5) * CELL, sum(heights) + 0.4), dpi=150)
-    figure.set_layout_engine("constrained")
-    grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
-    cells = [figure.add_subplot(grid[divmod(number, columns)]) for number in range(len(images))]
-    for cell, image, title in zip(cells, images, titles, strict=True):
+    wide, high = max(columns, 1.5) * CELL, sum(heights) + LEGEND
+    figure = Figure(figsize=(wide, high), dpi=150)
+    cells = []
+    # places by hand: matplotlib's layout engines draw everything once more to find them
+    for number, (image, title) in enumerate(zip(images, titles, strict=True)):
+        row, column = divmod(number, columns)
+        left = (wide - columns * CELL) / 2 + column * CELL + MARGIN
+        bottom = high - sum(heights[: row + 1])
+        size = CELL - 2 * MARGIN, heights[row] - TITLE
+        cell = figure.add_axes((left / wide, bottom / high, size[0] / wide, size[1] / high))
         height, width = image.shape[:2]
         cell.imshow(shrink(image, LONGEST_SIDE), extent=(0, width, height, 0))
         cell.set_title(title, fontsize=9)
         cell.set_axis_off()
         cell.set_anchor("N")  # titles of a row stand side by side
+        cells.append(cell)
     return figure, cells
 
 

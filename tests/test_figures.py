@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
@@ -68,6 +69,25 @@ def test_overlays_name_their_lines(drawn):
     names = [[text.get_text() for text in figure.legends[0].get_texts()] for figure in drawn]
     assert names == [["truth", "prediction"], ["prediction"]]
     assert [len(figure.axes[4].collections) for figure in drawn] == [2, 1]
+
+
+@pytest.mark.parametrize("number", [1, 2, 5, 12])
+def test_images_of_a_sheet_stand_apart(drawn, number):
+    sizes = ([(40, 20), (20, 40), (30, 30)] * 4)[:number]
+    masks = [lesion(*size) for size in sizes]
+    figures.draw_overlays(
+        "", [picture(*size) for size in sizes], None, masks, ["ISIC_0000001"] * number
+    )
+    (sheet,) = drawn
+    FigureCanvasAgg(sheet)
+    sheet.draw_without_rendering()
+    boxes = [cell.get_window_extent() for cell in sheet.axes]
+    boxes += [cell.title.get_window_extent() for cell in sheet.axes]
+    boxes.append(sheet.legends[0].get_window_extent())
+    for row, box in enumerate(boxes):
+        assert sheet.bbox.containsx(box.x0) and sheet.bbox.containsx(box.x1)
+        assert sheet.bbox.containsy(box.y0) and sheet.bbox.containsy(box.y1)
+        assert not [other for other in boxes[:row] if box.overlaps(other)]
 
 
 def test_an_empty_mask_has_no_outline(drawn):
