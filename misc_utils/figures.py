@@ -21,7 +21,7 @@ from matplotlib.ticker import MaxNLocator
 
 from files import partial_file
 
-LONGEST_SIDE = 512  # of an image on a sheet, in pixels
+LONGEST_SIDE = 400  # of an image on a sheet, in pixels; more would not be seen
 # Of an image on a sheet, in inches: width, space on both sides, height of its title; of the legend.
 CELL, MARGIN, TITLE, LEGEND = 2.8, 0.06, 0.35, 0.4
 # Okabe and Ito's colours, which colour-blind people can tell apart.
