@@ -8,7 +8,7 @@ import pytest
 from skimage.transform import resize
 
 from datasets import ISIC2018
-from datasets.ISIC2018 import folds, raw
+from datasets.ISIC2018 import folds, pictures
 
 DATA = Path(os.environ.get("ISIC_TEST_DATA", "/nonexistent"))
 pytestmark = [
@@ -67,9 +67,9 @@ def test_images_and_masks_are_cached(data_dir):
 def test_small_pictures_are_those_of_an_anti_aliased_resize():
     files = sorted((DATA / "native600x450" / "images").glob("*.jpg"))[:8]
     for file in files:
-        whole, height, width = raw.read_image(file.read_bytes())
+        whole, height, width = pictures.read_image(file.read_bytes())
         assert whole.shape == (height, width, 3) == (450, 600, 3)
-        drafted, *_ = raw.read_image(file.read_bytes(), shortest=2 * 112)
+        drafted, *_ = pictures.read_image(file.read_bytes(), shortest=2 * 112)
         ours = ISIC2018.resize(drafted, 112).astype(float)
         theirs = 255 * resize(whole, (112, 112), order=1, anti_aliasing=True)
         assert np.abs(ours - theirs).mean() < 1.5

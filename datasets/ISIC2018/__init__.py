@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from datasets.ISIC2018 import raw
+from datasets.ISIC2018 import pictures, raw
 from datasets.ISIC2018.cache import Cached, load_or_build
 from datasets.ISIC2018.folds import limit_images, limit_labels
 from datasets.ISIC2018.raw import CLASSES, SETS, check_same_ids, listed
@@ -54,9 +54,9 @@ def read_small(content: bytes, image_size: int) -> tuple[np.ndarray, int, int]:
     """A picture as it is cached, uint8 (image_size, image_size, 3) RGB, and its height and width.
 
     A JPEG is decoded at part of its size where that leaves at least twice as many pixels a side.
-    Errors as in raw.read_image.
+    Errors as in pictures.read_image.
     """
-    image, height, width = raw.read_image(content, shortest=2 * image_size)
+    image, height, width = pictures.read_image(content, shortest=2 * image_size)
     return resize(image, image_size), height, width
 
 
@@ -105,11 +105,11 @@ def read_truth(file: Path, height: int, width: int) -> np.ndarray:
 
 def read_original(file: Path) -> np.ndarray:
     """An image at its full size, uint8 (H, W, 3) RGB; UserError naming a bad file."""
-    return _read_whole(file, lambda content: raw.read_image(content)[0])
+    return _read_whole(file, lambda content: pictures.read_image(content)[0])
 
 
 def _mask_of_size(content: bytes, height: int, width: int) -> np.ndarray:
-    mask = raw.read_mask(content)
+    mask = pictures.read_mask(content)
     if mask.shape != (height, width):
         turned = " (an image is turned upright as its EXIF orientation says, its mask must be too)"
         raise ValueError(
@@ -170,7 +170,7 @@ def load_view(
     boxes = crops.table[["top", "left", "height", "width"]].to_dict("index")
 
     def read(image_id: str, content: bytes) -> tuple[np.ndarray, int, int]:
-        image, height, width = raw.read_image(content)
+        image, height, width = pictures.read_image(content)
         if lesion_view == "box":
             image = cut_box(image, **boxes[image_id], margin=margin)
         return resize(image, image_size), height, width
