@@ -26,6 +26,7 @@ from PIL import Image
 
 from datasets import ISIC2018
 from datasets.ISIC2018 import preprocess_data
+from errors import UserError
 
 TRAIN = ("--backbone", "tiny", "--weights", "none", "--image-size", 32, "--epochs", 1)
 WHOLE = (*TRAIN, "--lesion-view", "whole")
@@ -469,14 +470,17 @@ IMAGES_READ["16-bit grey PNG with EXIF orientation 6"] = (
     ),
     lambda p: TURNS[6](pixels(p.convert("L"))),
 )
-IMAGES_READ["EXIF that is damaged"] = (
-    lambda p: encoded(p, "JPEG", quality=100, exif=b"Exif\0\0" + b"no notes"),
-    pixels,
-)
-IMAGES_READ["EXIF that is cut"] = (
-    lambda p: encoded(p, "JPEG", quality=100, exif=noted(6).tobytes()[:20]),
-    pixels,
-)
+for kind in ("JPEG", "PNG"):
+    for case, notes in {
+        "nonsense": b"Exif\0\0no notes",
+        "cut early": noted(6).tobytes()[:12],
+        "cut late": noted(6).tobytes()[:20],
+        "text for a number": noted(6).tobytes().replace(b"\x01\x12\0\3", b"\x01\x12\0\2"),
+    }.items():
+        IMAGES_READ[f"{kind} with EXIF: {case}"] = (
+            lambda p, kind=kind, notes=notes: encoded(p, kind, quality=100, exif=notes),
+            pixels,
+        )
 
 
 @pytest.mark.parametrize("case", IMAGES_READ)
@@ -523,6 +527,9 @@ def test_a_mask_of_the_picture_before_it_was_turned_is_refused(root, run_script)
     code, _, err = run_script(*PREPARE[:1], *SMALL)
     assert code == 1 and str(truth) in err and "Traceback" not in err
     assert f"mask is {width}x{height} pixels, its image {height}x{width} (an image is turned" in err
+    with pytest.raises(UserError) as told:  # of another size, whichever way it is turned
+        ISIC2018.read_truth(truth, height + 1, width)
+    assert "turned" not in str(told.value)
 
 
 MASKS_READ = {

@@ -120,6 +120,27 @@ def test_folds_of_one_version_are_trained_alike(tmp_path):
             claim.check_settings(tmp_path, 1, other, [1], overwrite=overwrite)
 
 
+@pytest.mark.parametrize("left", ["weights", "state"])
+def test_a_fold_of_which_an_epoch_is_left_counts_among_those_of_its_version(tmp_path, left):
+    run = create_run(tmp_path, 1, 0, SETTINGS, FOLDS, FACTS)
+    other = SETTINGS | {"learning_rate": 0.2}
+    claim.check_settings(tmp_path, 1, other, [1], overwrite=False)  # no epoch yet
+    (run.weights if left == "weights" else run.state).write_text("w")
+    with pytest.raises(UserError, match="k0_v0, another fold"):
+        claim.check_settings(tmp_path, 1, other, [1], overwrite=False)
+    (run.folder / "settings.json").unlink()  # as while another process deletes it
+    claim.check_settings(tmp_path, 1, other, [1], overwrite=False)
+
+
+def test_another_fold_trained_since_the_command_began_is_looked_at(tmp_path):
+    other = SETTINGS | {"learning_rate": 0.2}
+    claim.check_settings(tmp_path, 1, other, [1], overwrite=False)
+    trained(tmp_path)  # fold 0, by another process
+    with pytest.raises(UserError, match="k0_v0, another fold"):
+        with claim.claim_run(tmp_path, 1, 1, other, FOLDS, FACTS):
+            pass
+
+
 def test_what_was_trained_since_is_not_overwritten(tmp_path, caplog):
     """The same command with --overwrite on two nodes: neither deletes what the other trained."""
     caplog.set_level(logging.INFO)

@@ -115,6 +115,7 @@ def test_what_is_predicted_is_of_the_weights_that_were_looked_up(tmp_path, own_s
 
     with pytest.raises(UserError, match="a training is under way"):
         next(kept_logits.stream_logits(nets, groups, [1.0, 1.0], 1, own_set, net_of, 2))
+    assert not list(tmp_path.glob("task*/*logits*"))  # of these weights nothing was predicted
 
 
 @pytest.mark.parametrize("spoil", ["cut", "mixed", "no json"])

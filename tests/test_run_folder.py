@@ -115,6 +115,9 @@ def test_fingerprints_of_splits_and_weights(tmp_path):
     before = run_folder.weights_hash(run)
     run.weights.write_text("x")
     assert len(before) == 64 and run_folder.weights_hash(run) != before
+    run.weights.unlink()
+    with pytest.raises(UserError, match="a training is under way"):
+        run_folder.weights_hash(run)
 
 
 def test_images_the_net_was_trained_on_are_not_scored():
