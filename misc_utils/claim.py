@@ -75,8 +75,14 @@ def _check_other_folds(model_data: Path, task: int, settings: dict, but: Collect
     for folder in sorted(model_data.glob(run_name(task, backbone, "*", version))):
         if folder.name in own or not _holds_an_epoch(folder):
             continue
-        file = folder / "settings.json"  # not there while another process deletes the run
-        if file.exists() and (different := _different(read_run(file)[1].settings, settings)):
+        file = folder / "settings.json"
+        try:
+            then = read_run(file)[1].settings
+        except UserError:
+            if file.exists():
+                raise
+            continue  # another process deletes the run
+        if different := _different(then, settings):
             raise UserError(
                 f"{folder}, another fold of the same version, was trained with other settings: "
                 f"{'; '.join(different)}. Folds of one version are scored and predict together. "
@@ -127,14 +133,19 @@ def claim_run(
         on; UserError when a fold is empty, ValueError when a lesion or image is in two folds.
     """
     check_folds(folds, k_fold)
-    name = run_name(task, settings["backbone"], k_fold, settings["version"])
+
+    def name_of(k: int) -> str:
+        return run_name(task, settings["backbone"], k, settings["version"])
+
+    name = name_of(k_fold)
     record = {"format": FORMAT, "task": task, "k_fold": k_fold, "finished": False}
     record |= {"settings": settings, "folds_fingerprint": folds_fingerprint(folds)} | facts
     try:
         with locked(model_data, name):
-            _check_other_folds(model_data, task, settings, {k_fold, *replaced})
-            folder = model_data / name
-            replace = k_fold in replaced and replaced[k_fold] == _stamp(folder)
+            folders = {k: model_data / name_of(k) for k in {k_fold, *replaced}}
+            as_then = {k for k, stamp in replaced.items() if stamp == _stamp(folders[k])}
+            _check_other_folds(model_data, task, settings, {k_fold, *as_then})
+            folder, replace = folders[k_fold], k_fold in as_then
             found = None if replace else _find_same(folder, settings, facts, folds)
             if found is None:
                 yield Run(folder, record)

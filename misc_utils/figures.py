@@ -21,9 +21,10 @@ from matplotlib.ticker import MaxNLocator
 
 from files import partial_file
 
-LONGEST_SIDE = 400  # of an image on a sheet, in pixels; more would not be seen
 # Of an image on a sheet, in inches: width, space on both sides, height of its title; of the legend.
 CELL, MARGIN, TITLE, LEGEND = 2.8, 0.06, 0.35, 0.4
+TALLEST = 1.5  # height of an image on a sheet, in widths
+WIDTH = 400  # of an image on a sheet, in pixels; more would not be seen
 # Okabe and Ito's colours, which colour-blind people can tell apart.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 # The line styles differ as well, for print in grey.
@@ -204,7 +205,7 @@ def _build_sheet(images: Sequence[np.ndarray], titles: Sequence[str]) -> tuple[F
     if not images or len(images) != len(titles):
         raise ValueError(f"{len(images)} images and {len(titles)} titles: as many of both expected")
     columns = min(len(images), 4)
-    tall = [CELL * min(image.shape[0] / image.shape[1], 1.5) + TITLE for image in images]
+    tall = [CELL * min(image.shape[0] / image.shape[1], TALLEST) + TITLE for image in images]
     heights = [max(tall[start : start + columns]) for start in range(0, len(tall), columns)]
     wide, high = max(columns, 1.5) * CELL, sum(heights) + LEGEND
     figure = Figure(figsize=(wide, high), dpi=150)
@@ -217,7 +218,7 @@ def _build_sheet(images: Sequence[np.ndarray], titles: Sequence[str]) -> tuple[F
         size = CELL - 2 * MARGIN, heights[row] - TITLE
         cell = figure.add_axes((left / wide, bottom / high, size[0] / wide, size[1] / high))
         height, width = image.shape[:2]
-        cell.imshow(shrink(image, LONGEST_SIDE), extent=(0, width, height, 0))
+        cell.imshow(shrink(image, _longest(image)), extent=(0, width, height, 0))
         cell.set_title(title, fontsize=9)
         cell.set_axis_off()
         cell.set_anchor("N")  # titles of a row stand side by side
@@ -225,9 +226,15 @@ def _build_sheet(images: Sequence[np.ndarray], titles: Sequence[str]) -> tuple[F
     return figure, cells
 
 
+def _longest(image: np.ndarray) -> int:
+    """Pixels of the longest side that an image (H, W) or (H, W, 3) has on a sheet."""
+    height, width = image.shape[:2]
+    return round(WIDTH * min(max(height / width, 1), TALLEST))
+
+
 def _draw_outline(cell: Axes, mask: np.ndarray, name: str) -> None:
     height, width = mask.shape
-    small = shrink((mask > 0).astype(np.float32), LONGEST_SIDE)
+    small = shrink((mask > 0).astype(np.float32), _longest(mask))
     small = np.pad(small, 1)  # closes the outline at the border
     if not (small >= 0.5).any():
         return

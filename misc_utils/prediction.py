@@ -51,8 +51,8 @@ def predict_logits(
     Args:
         nets: each predicts every image.
         image_ids: which images, n of them.
-        batch_size: images per step, at most; the last batch is filled up, so that nothing compiles
-            twice.
+        batch_size: images per step, at most; all steps have equally many, of the last some may be
+            made up, so that a call compiles one shape.
         views: 1, or 8 for all flips and quarter turns.
         done: images that are not asked for; the batches stay the same without them, so that the
             logits of the others are the same to the last bit.

@@ -158,6 +158,17 @@ def second_file(name_of):
     return spoil
 
 
+def damaged_png(content):
+    """The picture as PNG whose first compressed byte is another; its checksum fits."""
+    png = encoded(Image.open(io.BytesIO(content)).convert("L"))
+    start = png.index(b"IDAT")
+    length = int.from_bytes(png[start - 4 : start], "big")
+    chunk = bytearray(png[start : start + 4 + length])
+    chunk[6] ^= 0x06  # the kind of the first block
+    checksum = zlib.crc32(chunk).to_bytes(4, "big")
+    return png[:start] + bytes(chunk) + checksum + png[start + 8 + length :]
+
+
 def lower_case(data):
     file = files(data, IMAGES, ".jpg")[2]
     file.rename(file.with_name(file.name.lower()))
@@ -234,6 +245,8 @@ CASES = {
     "JPEG without its last tenth": Case(
         image(lambda old: old[: len(old) * 9 // 10]), *PREPARE, "cut off"
     ),
+    "PNG with a bit turned over": Case(image(damaged_png), *PREPARE, "damaged"),
+    "mask with a bit turned over": Case(image(damaged_png, MASKS), *PREPARE, "damaged"),
     "truncated PNG": Case(
         image(lambda old: opened(lambda p: p)(old)[:3000]), *PREPARE, "damaged or cut off"
     ),
@@ -455,14 +468,41 @@ def noted(orientation):
     return exif
 
 
+def exif_last(png):
+    """The same PNG with its EXIF chunk behind the pixels."""
+    start = png.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(png[start : start + 4], "big")
+    last = png.index(b"IEND") - 4
+    assert end <= last
+    return png[:start] + png[end:last] + png[start:end] + png[last:]
+
+
 for orientation, turn in TURNS.items():
     IMAGES_READ[f"EXIF orientation {orientation}"] = (
         lambda p, o=orientation: encoded(p, "JPEG", quality=100, exif=noted(o)),
         lambda p, turn=turn: turn(pixels(p)),
     )
-IMAGES_READ["PNG with EXIF orientation 6"] = (
-    lambda p: encoded(p, exif=noted(6)),
+    IMAGES_READ[f"TIFF with EXIF orientation {orientation}"] = (
+        lambda p, o=orientation: encoded(p, "TIFF", exif=noted(o)),
+        lambda p, turn=turn: turn(pixels(p)),
+    )
+for kind in ("PNG", "WEBP"):
+    IMAGES_READ[f"{kind} with EXIF orientation 6"] = (
+        lambda p, kind=kind: encoded(p, kind, lossless=True, exif=noted(6)),
+        lambda p: TURNS[6](pixels(p)),
+    )
+IMAGES_READ["PNG with EXIF behind its pixels"] = (
+    lambda p: exif_last(encoded(p, exif=noted(6))),
     lambda p: TURNS[6](pixels(p)),
+)
+IMAGES_READ["orientation in XMP alone, which viewers do not look at"] = (
+    lambda p: encoded(
+        p,
+        "JPEG",
+        quality=100,
+        xmp=b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><d tiff:Orientation="6"/></x:xmpmeta>',
+    ),
+    pixels,
 )
 IMAGES_READ["16-bit grey PNG with EXIF orientation 6"] = (
     lambda p: encoded(

@@ -64,11 +64,14 @@ def test_an_unfinished_run_goes_on_and_says_what_changed(tmp_path):
 def test_going_on_leaves_alone_what_an_evaluation_is_writing(tmp_path):
     run = trained(tmp_path, finished=False)
     theirs = run.folder / f".partial_0123456789ab_{run.name}_logits_fold.npy"
-    ours = run.folder / f".partial_0123456789ab_{run.state.name}"
-    for file in (theirs, ours):
+    ours = [
+        run.folder / f".partial_0123456789ab_{file.name}"
+        for file in (run.weights, run.state, run.history, run.file("history.png"))
+    ]
+    for file in (theirs, *ours):
         file.write_text("half")
     claimed(tmp_path)
-    assert theirs.exists() and not ours.exists()
+    assert theirs.exists() and not any(file.exists() for file in ours)
 
 
 def test_more_epochs_go_on(tmp_path):
@@ -139,6 +142,30 @@ def test_another_fold_trained_since_the_command_began_is_looked_at(tmp_path):
     with pytest.raises(UserError, match="k0_v0, another fold"):
         with claim.claim_run(tmp_path, 1, 1, other, FOLDS, FACTS):
             pass
+
+
+def test_overwriting_with_two_trainings_at_once_mixes_none(tmp_path):
+    """One has trained fold 0 anew when the other, with other settings, comes to fold 1."""
+    trained(tmp_path)
+    other = SETTINGS | {"learning_rate": 0.2}
+    replaced = claim.check_settings(tmp_path, 1, other, [0, 1], overwrite=True)
+    run = claimed(tmp_path, overwrite=True, learning_rate=0.3)
+    run.weights.write_text("new")
+    with pytest.raises(UserError, match=r"k0_v0, another fold.*rate 0\.3 then, 0\.2 now"):
+        with claim.claim_run(tmp_path, 1, 1, other, FOLDS, FACTS, replaced):
+            pass
+
+
+def test_a_fold_that_is_deleted_meanwhile_is_no_other_training(tmp_path, monkeypatch):
+    run = trained(tmp_path)
+    read = claim.read_run
+
+    def deleted(file):
+        (run.folder / "settings.json").unlink()
+        return read(file)
+
+    monkeypatch.setattr(claim, "read_run", deleted)
+    claim.check_settings(tmp_path, 1, SETTINGS | {"learning_rate": 0.2}, [1], overwrite=False)
 
 
 def test_what_was_trained_since_is_not_overwritten(tmp_path, caplog):

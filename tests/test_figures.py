@@ -90,6 +90,13 @@ def test_images_of_a_sheet_stand_apart(drawn, number):
         assert not [other for other in boxes[:row] if box.overlaps(other)]
 
 
+def test_images_of_a_sheet_have_the_pixels_that_are_seen(drawn):
+    sizes = {(1500, 2000): (300, 400), (2000, 1500): (533, 400), (3000, 1000): (600, 200)}
+    figures.draw_crops("", [picture(*size) for size in sizes], ["ISIC_0000001"] * 3)
+    shapes = [cell.images[0].get_array().shape[:2] for cell in drawn[0].axes]
+    assert shapes == list(sizes.values())
+
+
 def test_an_empty_mask_has_no_outline(drawn):
     figures.draw_overlays("", [picture()], [lesion()], [lesion() * 0], ["ISIC_0000001"])
     assert set(outlines(drawn[0].axes[0])) == {"#f0e442"}

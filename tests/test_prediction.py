@@ -66,6 +66,25 @@ def test_batches_are_alike_and_hardly_filled_up(number, sizes):
     assert net.batches == sizes and sum(map(len, ids)) == number
 
 
+def test_batches_stay_the_same_without_what_is_done():
+    """A net may give other last bits for an image in other company."""
+
+    class Remembers(Scaled):
+        def predict_on_batch(self, batch):
+            seen.append(np.array(batch))
+            return super().predict_on_batch(batch)
+
+    seen = []
+    net = prediction.Net(Remembers(1.0), Pictures())
+    _, whole = predict([net], IDS[:7], 3, 1)
+    batches, seen = seen, []
+    got = list(prediction.predict_logits([net], IDS[:7], 3, 1, done={*IDS[:4], IDS[5]}))
+    assert [ids for ids, _ in got] == [[IDS[4]], [IDS[6]]]
+    assert (np.concatenate([logits for _, logits in got]) == whole[[4, 6]]).all()
+    assert len(batches) == 3 and len(seen) == 2
+    assert all((one == other).all() for one, other in zip(seen, batches[1:], strict=True))
+
+
 def test_each_net_takes_its_own_pictures_and_weighs_as_told():
     turned = Pictures(IMAGES[::-1], IDS[::-1])  # the same pictures in other rows
     nets = [

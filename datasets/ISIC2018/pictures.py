@@ -89,10 +89,14 @@ def read_mask(content: bytes) -> np.ndarray:
 
 
 def _orientation(picture: Image.Image) -> int:
-    """What EXIF says of a picture, a key of UPRIGHT; 1 where it says nothing, or nothing known."""
+    """What EXIF says of a picture, a key of UPRIGHT; 1 where nothing is left to be turned."""
+    if picture.format not in ("JPEG", "MPO"):
+        picture.load()  # the notes of a PNG may stand behind its pixels
+    notes = Image.Exif()
     try:
-        noted = picture.getexif().get(ORIENTATION)
-    except (ValueError, *DAMAGES):  # of the notes, not of the picture
+        notes.load(picture.info.get("exif", b""))  # none of a TIFF, which Pillow has turned
+        noted = notes.get(ORIENTATION)
+    except (ValueError, *DAMAGES):  # of the notes, not of the picture: its pixels are not read here
         return 1
     return noted if noted in UPRIGHT else 1
 
