@@ -273,9 +273,7 @@ def test_views_are_compared_in_one_command(root, run_script, caplog):
     run_folder.write_record(run_folder.Run(run.folder, run.record | {"finished": False}))
     with pytest.raises(UserError, match="0-crop is being trained by another process"):
         cls_views.check_finished(cls_train.Settings("tiny", version="0-crop"), [0])
-    with pytest.raises(
-        UserError, match="0-crop is being trained by another process"
-    ):  # not even begun
+    with pytest.raises(UserError, match="9-crop is being trained"):  # not begun yet
         cls_views.check_finished(cls_train.Settings("tiny", version="9-crop"), [0])
 
 
