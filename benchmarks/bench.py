@@ -1,7 +1,7 @@
 """Measure the speed of every step against what it is compared with, on this machine.
 
 python3 benchmarks/bench.py
-python3 benchmarks/bench.py --parts pictures start
+python3 benchmarks/bench.py --parts preprocessing start
 
 Prints a table and writes it as JSON, row by row. Each row measures both sides in turn; a target is
 met when the better end of the 95 % interval of the ratio reaches it. Compare rows of one run only:
