@@ -33,9 +33,9 @@ import cls_train
 import seg_train
 import torch_nets
 
-from errors import UserError
 from measure import HEAD, Row, Target, in_turn, seconds, write_rows
 from misc_utils import command_line
+from misc_utils.errors import UserError
 from models.backbones import BACKBONES
 
 CLASSIFIER = "-classifier"
@@ -124,7 +124,8 @@ class Trained:
     """A compiled net that fit has trained on some random images, and its bare steps."""
 
     def __init__(self, net: str, settings: Settings, steps: int) -> None:
-        from misc_utils import prediction, training
+        from inference import prediction
+        from training import fit
 
         shape = (steps * settings.batch_size, settings.image_size, settings.image_size, 3)
         self.images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
@@ -134,7 +135,7 @@ class Trained:
             batches,
             class_weight=class_weight,
             shuffle=False,
-            callbacks=[training.TellEpoch(batches)],
+            callbacks=[fit.TellEpoch(batches)],
             verbose=0,
         )
         self.compile_seconds, self.batch = self._watch_first_epoch()
@@ -201,8 +202,8 @@ def bare_steps(function: Callable, variables: Sequence, batch: tuple, steps: int
 def build_net(net: str, settings: Settings, images: np.ndarray) -> tuple:
     """Compiled net, Batches, class weights (None for a U-Net), by the scripts' default settings."""
     from datasets.batches import Batches
-    from misc_utils import training
     from models import classifier, losses, metrics, unet
+    from training import fit
 
     backbone, weight = net.removesuffix(CLASSIFIER), None
     common = {"image_size": settings.image_size, "weights": "none"}
@@ -220,7 +221,7 @@ def build_net(net: str, settings: Settings, images: np.ndarray) -> tuple:
         model = unet.build_segmenter(backbone, **common, up=usual.up, batch_norm=usual.batch_norm)
         targets = (images[..., :1] > 127).astype(np.uint8)
         loss, scores = losses.segmentation_loss(usual.loss), metrics.segmentation_metrics()
-    optimizer = training.build_optimizer(usual.learning_rate, usual.schedule, 0)
+    optimizer = fit.build_optimizer(usual.learning_rate, usual.schedule, 0)
     model.compile(optimizer, loss, metrics=scores)
     rows, options = np.arange(len(images)), {"seed": usual.seed, "workers": usual.workers}
     options |= {"training": True, "augmentation": usual.augmentation}
@@ -337,8 +338,8 @@ def beside_bare(
 
 def product_prediction(trained: Trained, batch_size: int) -> Callable[[], None]:
     """Predicts all images of a net as the scripts do."""
-    from datasets.ISIC2018.cache import Cached
-    from misc_utils import prediction
+    from datasets.cache import Cached
+    from inference import prediction
 
     images = trained.images
     image_ids = tuple(f"ISIC_{row:07}" for row in range(len(images)))
@@ -519,7 +520,7 @@ def train_folds(
     root: Path, settings: Settings, weights: str
 ) -> tuple[list[FoldTimes], float, dict]:
     """Run runs/seg_train.py: times of its folds, seconds until it ended, a settings.json of it."""
-    from misc_utils.run_folder import run_name
+    from training.run_folder import run_name
 
     usual = seg_train.Settings()
     k_folds = range(usual.num_folds if settings.all_folds else 1)

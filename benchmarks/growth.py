@@ -57,7 +57,7 @@ def scale(repetitions: int) -> Iterator[Row]:
 def one_net_for_all() -> Iterator[None]:
     """A net is loaded and traced once, whatever number of calls of the script."""
     import models.trained
-    from misc_utils import prediction
+    from inference import prediction
 
     load, logits_of = models.trained.load_segmenter, prediction.logits_of
     kept = {}

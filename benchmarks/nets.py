@@ -23,10 +23,10 @@ def fit(repetitions: int) -> Iterator[Row]:
     import keras
 
     from datasets.batches import Batches
-    from misc_utils import training
     from models.losses import segmentation_loss
     from models.metrics import segmentation_metrics
     from models.unet import build_segmenter
+    from training import fit
 
     steps = 2
     random = np.random.default_rng(0)
@@ -44,7 +44,7 @@ def fit(repetitions: int) -> Iterator[Row]:
     )
     model = build_segmenter("tiny", image_size=SIZE, weights="none")
     model.compile(
-        training.build_optimizer(1e-3, "plateau", 0),
+        fit.build_optimizer(1e-3, "plateau", 0),
         segmentation_loss("binary_crossentropy"),
         metrics=segmentation_metrics(),
     )

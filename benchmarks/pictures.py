@@ -189,7 +189,7 @@ def postprocessing(repetitions: int) -> Iterator[Row]:
     import skimage.measure
     import skimage.transform
 
-    from misc_utils.postprocess import PostProcessing, lesion_mask
+    from inference.postprocess import PostProcessing, lesion_mask
 
     height, width = 2304, 3072
     probability, rules = draw_probability(), PostProcessing()

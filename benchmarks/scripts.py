@@ -116,8 +116,8 @@ def predict(repetitions: int) -> Iterator[Row]:
     import seg_predict
 
     from datasets import ISIC2018
-    from misc_utils import run_folder
     from models.trained import load_segmenter
+    from training import run_folder
 
     number, size, backbone = 300, 224, "tiny"
     with temporary_root() as root:

@@ -34,14 +34,14 @@ def ours(net: str, batch_size: int, steps: int):
     import keras
 
     from datasets.batches import Batches
-    from misc_utils import training
     from models.losses import segmentation_loss
     from models.metrics import segmentation_metrics
     from models.unet import build_segmenter
+    from training import fit
 
     model = build_segmenter(net, image_size=SIZE, weights="none")
     model.compile(
-        training.build_optimizer(1e-3, "plateau", 0),
+        fit.build_optimizer(1e-3, "plateau", 0),
         segmentation_loss("binary_crossentropy"),
         metrics=segmentation_metrics(),
     )

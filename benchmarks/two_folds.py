@@ -20,9 +20,10 @@ import keras
 import paths  # isort: skip  (the repository on sys.path)
 import seg_train
 
-from datasets.ISIC2018 import folds
+from datasets import folds
 from datasets.synthetic import draw_dataset
-from misc_utils import kept_logits, training
+from inference import kept_logits
+from training import fit
 
 started, stepped = [], []
 
@@ -68,7 +69,7 @@ with tempfile.TemporaryDirectory() as root:
     with (
         patch.object(folds, "split_images", then_start(folds.split_images)),
         patch.object(kept_logits, "keep_logits", then_start(kept_logits.keep_logits)),
-        patch.object(training, "build_callbacks", with_first_step(training.build_callbacks)),
+        patch.object(fit, "build_callbacks", with_first_step(fit.build_callbacks)),
     ):
         seg_train.main(settings)
 print(stepped[0] - started[0], stepped[1] - started[1])

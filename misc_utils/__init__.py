@@ -1,1 +1,1 @@
-"""Single-purpose modules between the nets and the files, each named for the one thing it does."""
+"""Processes, files and messages: the ground that every other package stands on."""

@@ -16,9 +16,9 @@ from dataclasses import fields, is_dataclass
 
 import tyro
 
-from errors import UserError
-from files import explained
 from misc_utils import signals
+from misc_utils.errors import UserError
+from misc_utils.files import explained
 
 # Numbers of all scripts, lowest and highest; None where a setting may be None is left alone
 MOST = 1e9

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import TextIO
 
-from files import told_of, write_text
+from misc_utils.files import told_of, write_text
 
 
 class Journal:

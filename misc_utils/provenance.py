@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from errors import UserError
-from files import InUseError, locked, remove_partials, write_text
+from misc_utils.errors import UserError
+from misc_utils.files import InUseError, locked, remove_partials, write_text
 from misc_utils.journal import Journal
 
 

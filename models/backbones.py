@@ -7,7 +7,7 @@ finished output of the stage of that size: behind batch normalisation, activatio
 
 from dataclasses import dataclass
 
-from errors import UserError
+from misc_utils.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from errors import UserError
+from misc_utils.errors import UserError
 from models.encoder import build_encoder
 
 HIDDEN_UNITS = 128

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from errors import UserError
+from misc_utils.errors import UserError
 from models.backbones import Backbone
 from models.backbones import backbone as backbone_row
 from models.weights import load_weights

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from errors import UserError
+from misc_utils.errors import UserError
 
 
 def _with_nan(loss: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:

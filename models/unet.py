@@ -11,7 +11,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from errors import UserError
+from misc_utils.errors import UserError
 from models.encoder import BATCH_NORM_MOMENTUM, build_encoder
 
 Tensor = Any

@@ -11,8 +11,8 @@ from pathlib import Path
 import h5py
 import keras
 
-from errors import UserError
-from files import partial_file, take_room, told_of
+from misc_utils.errors import UserError
+from misc_utils.files import partial_file, take_room, told_of
 
 SUFFIX = ".weights.h5"
 _SHOWN = 4  # names listed in an error

@@ -9,8 +9,9 @@ from typing import Literal
 
 import paths  # isort: skip  (the repository on sys.path)
 
-from errors import UserError
 from misc_utils import command_line
+from misc_utils.errors import UserError
+from misc_utils.messages import listed
 from models.backbones import BACKBONES
 
 
@@ -34,17 +35,12 @@ def main(settings: Settings) -> dict[str, float]:
     import numpy as np
     import pandas as pd
 
-    from datasets import ISIC2018
-    from datasets.ISIC2018.folds import limit_labels
-    from misc_utils import (
-        class_report,
-        ensemble,
-        eval_report,
-        kept_logits,
-        lesion_crops,
-        run_folder,
-        tuned,
-    )
+    from datasets import ISIC2018, lesion_crops
+    from datasets.folds import limit_labels
+    from evaluation import class_evaluation, tuned
+    from inference import ensemble, kept_logits
+    from reports import class_report, eval_report
+    from training import run_folder
 
     # 1 runs and images
     nets = ensemble.find_ensemble(
@@ -64,7 +60,7 @@ def main(settings: Settings) -> dict[str, float]:
     missing = {image_id for part in parts.values() for image_id in part} - set(labels)
     if missing:
         raise UserError(
-            f"data/ lacks {ISIC2018.listed(missing)} that the run held out. Put the images it was "
+            f"data/ lacks {listed(sorted(missing))} that the run held out. Put the images it was "
             f"trained with back."
         )
     parts = {
@@ -86,7 +82,7 @@ def main(settings: Settings) -> dict[str, float]:
     # 2 predict what is not kept from before
     def predict(run, image_ids):
         command_line.import_keras()
-        from misc_utils.prediction import Net, logits_of, predict_logits
+        from inference.prediction import Net, logits_of, predict_logits
         from models.trained import load_classifier
 
         net = Net(logits_of(load_classifier(run.settings, run.weights)), images[run.name])
@@ -108,7 +104,7 @@ def main(settings: Settings) -> dict[str, float]:
     table.insert(0, "fold", [fold_of[image_id] for image_id in image_ids])
     lesions = ISIC2018.load_lesions(data_dir, image_ids) if fold_only else {}
     table.insert(0, "lesion", [lesions.get(image_id, image_id) for image_id in image_ids])
-    scored = class_report.score(table, truth, log_probability, chosen, calibrate=fold_only)
+    scored = class_evaluation.score(table, truth, log_probability, chosen, calibrate=fold_only)
 
     # 4 report
     used = asdict(settings) | {"chosen": chosen}

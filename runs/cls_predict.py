@@ -36,19 +36,13 @@ def main(settings: Settings) -> None:
     import numpy as np
     from tqdm import tqdm
 
-    from datasets import ISIC2018
-    from misc_utils import (
-        browse,
-        class_table,
-        ensemble,
-        kept_logits,
-        lesion_crops,
-        provenance,
-        run_folder,
-        submission,
-        tuned,
-    )
-    from misc_utils.prediction import Net, logits_of
+    from datasets import ISIC2018, lesion_crops
+    from evaluation import tuned
+    from inference import class_table, ensemble, kept_logits, submission
+    from inference.prediction import Net, logits_of
+    from misc_utils import provenance
+    from reports import browse
+    from training import run_folder
 
     # 1 runs and images
     nets = ensemble.find_ensemble(
@@ -171,12 +165,13 @@ def known_labels(data_dir, images: str) -> dict[str, str]:
 def expected_images(data_dir, settings: Settings, predicted: list[str]) -> list[str]:
     """Ids the submission must have: those of the truth where it is known, else the predicted."""
     from datasets import ISIC2018
+    from datasets.challenge import UNRELEASED
 
     partial = settings.limit is not None or settings.pred_set == "training"
     if not partial and ISIC2018.raw.labels_file(data_dir, settings.pred_set).exists():
         return list(ISIC2018.load_labels(data_dir, settings.pred_set, None))
     if not partial and settings.pred_set == "test" and len(predicted) == 1511:  # all there are
-        return [*predicted, ISIC2018.raw.UNRELEASED]
+        return [*predicted, UNRELEASED]
     return predicted
 
 

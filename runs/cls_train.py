@@ -56,23 +56,17 @@ def main(settings: Settings, replaced: dict | None = None) -> None:
     import keras
     import numpy as np
 
-    from datasets import ISIC2018
+    from datasets import ISIC2018, lesion_crops
     from datasets.batches import Batches
-    from datasets.ISIC2018.folds import check_fold_numbers, limit_labels, split_lesions
-    from misc_utils import (
-        claim,
-        environment,
-        kept_logits,
-        lesion_crops,
-        prediction,
-        run_folder,
-        training,
-    )
+    from datasets.folds import check_fold_numbers, limit_labels, split_lesions
+    from inference import kept_logits, prediction
     from models.classifier import build_classifier
     from models.losses import class_weights, classification_loss
     from models.metrics import classification_metrics
     from models.precision import use_precision
     from models.weights import load_weights, save_weights
+    from reports import figures
+    from training import claim, environment, fit, run_folder
 
     # 1 data
     k_folds = check_fold_numbers(settings.folds, settings.num_folds)
@@ -105,7 +99,7 @@ def main(settings: Settings, replaced: dict | None = None) -> None:
     }
 
     @lru_cache(maxsize=1)  # one net for all folds, so that it is traced and compiled once
-    def compiled_net(steps: int) -> tuple[keras.Model, training.Start, keras.Model]:
+    def compiled_net(steps: int) -> tuple[keras.Model, fit.Start, keras.Model]:
         keras.utils.set_random_seed(settings.seed)
         model = build_classifier(
             settings.backbone,
@@ -117,11 +111,11 @@ def main(settings: Settings, replaced: dict | None = None) -> None:
             regularizer=settings.regularizer,
         )
         model.compile(
-            training.build_optimizer(settings.learning_rate, settings.schedule, steps),
+            fit.build_optimizer(settings.learning_rate, settings.schedule, steps),
             classification_loss(settings.loss),
             metrics=classification_metrics(len(ISIC2018.CLASSES)),
         )
-        return model, training.Start(model), prediction.logits_of(model)
+        return model, fit.Start(model), prediction.logits_of(model)
 
     def train_fold(k_fold: int, run: run_folder.Run) -> None:
         # 2 batches and model
@@ -151,7 +145,7 @@ def main(settings: Settings, replaced: dict | None = None) -> None:
             f"{run.name}: {len(train_rows)} images to train on, {len(held_out_rows)} held out, "
             f"{model.count_params():,} parameters, on {facts['device']}"
         )
-        progress = training.fit_fold(
+        progress = fit.fit_fold(
             model,
             start,
             train,
@@ -162,7 +156,8 @@ def main(settings: Settings, replaced: dict | None = None) -> None:
             verbose=command_line.verbosity(),
         )
 
-        # 4 keep what the best weights say of the held-out images, and report
+        # 4 draw the course, keep what the best weights say of the held-out images, and report
+        figures.draw_history(run.file("history.png"), progress.columns, run.name)
         load_weights(model, run.weights)
         net = prediction.Net(logits, images)
         kept_logits.keep_logits(

@@ -9,8 +9,8 @@ from typing import Literal
 
 import paths  # isort: skip  (the repository on sys.path)
 
-from errors import UserError
 from misc_utils import command_line
+from misc_utils.errors import UserError
 from models.backbones import BACKBONES
 
 
@@ -31,16 +31,10 @@ def main(settings: Settings) -> dict[str, float]:
     import numpy as np
 
     from datasets import ISIC2018
-    from misc_utils import (
-        bootstrap,
-        calibration,
-        class_report,
-        ensemble,
-        eval_report,
-        kept_logits,
-        run_folder,
-        tuned,
-    )
+    from evaluation import bootstrap, calibration, class_evaluation, tuned
+    from inference import ensemble, kept_logits
+    from reports import eval_report
+    from training import run_folder
 
     # 1 held-out predictions and truth
     nets = ensemble.find_ensemble(
@@ -53,7 +47,7 @@ def main(settings: Settings) -> dict[str, float]:
     logits = kept_logits.gather_logits(nets, "fold", views, parts, predict=None)
     image_ids = sorted(image_id for part in parts.values() for image_id in part)
     folds = folds.loc[image_ids]
-    truth, part = folds["label"].to_numpy(), class_report.parts_of(folds)
+    truth, part = folds["label"].to_numpy(), class_evaluation.parts_of(folds)
     if len(np.unique(part)) < 2:
         raise UserError("tuning needs two held-out lesions at least.")
     log_probability = kept_logits.stack_logits(logits, image_ids)  # (members, images, 7)
@@ -86,7 +80,7 @@ def main(settings: Settings) -> dict[str, float]:
     # 3 what it is worth
     weights = bootstrap.resample(folds["lesion"].tolist())
     worth = {
-        name: class_report.overall_table(truth, probability, weights, ISIC2018.CLASSES)
+        name: class_evaluation.overall_table(truth, probability, weights, ISIC2018.CLASSES)
         for name, probability in probabilities.items()
     }
     before, after = list(probabilities.values())[:2]

@@ -16,8 +16,8 @@ import cls_eval
 import cls_train
 import compare
 
-from errors import UserError
 from misc_utils import command_line
+from misc_utils.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,9 @@ class Settings:
 
 
 def main(settings: Settings) -> dict[str, float]:
-    from datasets.ISIC2018.folds import check_fold_numbers
-    from misc_utils import claim, lesion_crops
+    from datasets import lesion_crops
+    from datasets.folds import check_fold_numbers
+    from training import claim
 
     # 1 what there is: crops for every view, and no training of before with other settings
     trainings = {
@@ -67,7 +68,7 @@ def main(settings: Settings) -> dict[str, float]:
 
 def check_finished(train: cls_train.Settings, k_folds: Sequence[int]) -> None:
     """Raise UserError while another process trains one of these folds: half a net is no match."""
-    from misc_utils import run_folder
+    from training import run_folder
 
     runs = {run.name: run for run in run_folder.list_runs(paths.model_data_dir(), 3)}
     for k_fold in k_folds:

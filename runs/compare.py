@@ -25,8 +25,10 @@ class Settings:
 
 
 def main(settings: Settings) -> dict[str, float]:
-    from misc_utils import comparison, ensemble
-    from misc_utils.ensemble import Ensemble
+    from evaluation import comparison
+    from inference import ensemble
+    from inference.ensemble import Ensemble
+    from reports import comparison_report
 
     # 1 what the evaluations wrote
     several = []
@@ -52,11 +54,11 @@ def main(settings: Settings) -> dict[str, float]:
 
     # 3 report
     count = len(next(iter(tables.values())))
-    file = comparison.write(
+    file = comparison_report.write(
         paths.model_data_dir() / "comparisons", several, scores, differences, count, settings.tta
     )
     print(f"{count} held-out images, 95 % intervals; report: {file}")
-    print(comparison.text(scores, differences))
+    print(comparison_report.text(scores, differences))
     return differences["value"].to_dict()
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import paths  # isort: skip  (the repository on sys.path)
 
-from errors import UserError
 from misc_utils import command_line
+from misc_utils.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,10 @@ def main(settings: Settings) -> dict[str, float]:
     import numpy as np
 
     from datasets import ISIC2018
-    from misc_utils import bootstrap, ensemble, eval_report, kept_logits, mask_scoring, tuned
-    from misc_utils.run_folder import check_same_data
+    from evaluation import bootstrap, mask_scoring, tuned
+    from inference import ensemble, kept_logits, postprocess
+    from reports import eval_report
+    from training.run_folder import check_same_data
 
     # 1 runs and images
     nets = ensemble.find_ensemble(
@@ -66,7 +68,7 @@ def main(settings: Settings) -> dict[str, float]:
     # 2 predict what is not kept from before
     def predict(run, image_ids):
         command_line.import_keras()
-        from misc_utils.prediction import Net, logits_of, predict_logits
+        from inference.prediction import Net, logits_of, predict_logits
         from models.trained import load_segmenter
 
         model = logits_of(load_segmenter(run.settings, run.weights))
@@ -107,7 +109,7 @@ def main(settings: Settings) -> dict[str, float]:
 
     def masks_of(image_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         truth = truth_of(image_id)
-        mask = mask_scoring.mask_of(logits_of_image(image_id), *truth.shape, rules)
+        mask = postprocess.mask_of(logits_of_image(image_id), *truth.shape, rules)
         return ISIC2018.read_original(originals[image_id]), truth, mask
 
     file = eval_report.write_segmentation(nets, settings.eval_set, used, scores, table, masks_of)

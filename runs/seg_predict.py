@@ -53,20 +53,14 @@ def main(settings: Settings) -> None:
     import numpy as np
     from tqdm import tqdm
 
-    from datasets import ISIC2018
-    from misc_utils import (
-        ensemble,
-        figures,
-        kept_logits,
-        lesion_crops,
-        mask_scoring,
-        provenance,
-        run_folder,
-        submission,
-        tuned,
-    )
-    from misc_utils.postprocess import bounding_box, cut_lesion, radius_of_edge
-    from misc_utils.prediction import Net, logits_of, work_behind
+    from datasets import ISIC2018, lesion_crops
+    from datasets.boxes import bounding_box, cut_lesion, radius_of_edge
+    from evaluation import tuned
+    from inference import ensemble, kept_logits, postprocess, submission
+    from inference.prediction import Net, logits_of, work_behind
+    from misc_utils import provenance
+    from reports import figures
+    from training import run_folder
 
     # 1 runs and images
     deciding = submission.deciding_settings(asdict(settings))
@@ -121,7 +115,7 @@ def main(settings: Settings) -> None:
 
         def write(image_id: str, logits: np.ndarray) -> tuple[Path, str, lesion_crops.CropRow]:
             height, width = (int(side[row_of[image_id]]) for side in (some.heights, some.widths))
-            mask = mask_scoring.mask_of(logits, height, width, rules)
+            mask = postprocess.mask_of(logits, height, width, rules)
             box = bounding_box(mask, settings.margin, edge_radius)
             if crops:
                 original = ISIC2018.read_original(files[image_id])

@@ -51,13 +51,15 @@ def main(settings: Settings) -> None:
 
     from datasets import ISIC2018
     from datasets.batches import Batches
-    from datasets.ISIC2018.folds import check_fold_numbers, limit_images, split_images
-    from misc_utils import claim, environment, kept_logits, prediction, run_folder, training
+    from datasets.folds import check_fold_numbers, limit_images, split_images
+    from inference import kept_logits, prediction
     from models.losses import segmentation_loss
     from models.metrics import segmentation_metrics
     from models.precision import use_precision
     from models.unet import build_segmenter
     from models.weights import load_weights, save_weights
+    from reports import figures
+    from training import claim, environment, fit, run_folder
 
     # 1 data
     k_folds = check_fold_numbers(settings.folds, settings.num_folds)
@@ -74,7 +76,7 @@ def main(settings: Settings) -> None:
     }
 
     @lru_cache(maxsize=1)  # one net for all folds, so that it is traced and compiled once
-    def compiled_net(steps: int) -> tuple[keras.Model, training.Start, keras.Model]:
+    def compiled_net(steps: int) -> tuple[keras.Model, fit.Start, keras.Model]:
         keras.utils.set_random_seed(settings.seed)
         model = build_segmenter(
             settings.backbone,
@@ -85,11 +87,11 @@ def main(settings: Settings) -> None:
             batch_norm=settings.batch_norm,
         )
         model.compile(
-            training.build_optimizer(settings.learning_rate, settings.schedule, steps),
+            fit.build_optimizer(settings.learning_rate, settings.schedule, steps),
             segmentation_loss(settings.loss),
             metrics=segmentation_metrics(),
         )
-        return model, training.Start(model), prediction.logits_of(model)
+        return model, fit.Start(model), prediction.logits_of(model)
 
     def train_fold(k_fold: int, run: run_folder.Run) -> None:
         # 2 batches and model
@@ -118,7 +120,7 @@ def main(settings: Settings) -> None:
             f"{run.name}: {len(train_rows)} images to train on, {len(held_out_rows)} held out, "
             f"{model.count_params():,} parameters, on {facts['device']}"
         )
-        progress = training.fit_fold(
+        progress = fit.fit_fold(
             model,
             start,
             train,
@@ -128,7 +130,8 @@ def main(settings: Settings) -> None:
             verbose=command_line.verbosity(),
         )
 
-        # 4 keep what the best weights say of the held-out images, and report
+        # 4 draw the course, keep what the best weights say of the held-out images, and report
+        figures.draw_history(run.file("history.png"), progress.columns, run.name)
         load_weights(model, run.weights)
         net = prediction.Net(logits, images)
         kept_logits.keep_logits(

@@ -9,8 +9,8 @@ from typing import Literal
 
 import paths  # isort: skip  (the repository on sys.path)
 
-from errors import UserError
 from misc_utils import command_line
+from misc_utils.errors import UserError
 from models.backbones import BACKBONES
 
 
@@ -35,10 +35,12 @@ def main(settings: Settings) -> dict[str, float]:
     from tqdm import tqdm
 
     from datasets import ISIC2018
-    from misc_utils import bootstrap, ensemble, eval_report, kept_logits, tuned
-    from misc_utils.mask_scoring import score_maps
-    from misc_utils.mask_tuning import Choice, choose, choose_nested, shrunken
-    from misc_utils.run_folder import check_same_data
+    from evaluation import bootstrap, tuned
+    from evaluation.mask_scoring import score_maps
+    from evaluation.mask_tuning import Choice, choose, choose_nested, shrunken
+    from inference import ensemble, kept_logits
+    from reports import eval_report
+    from training.run_folder import check_same_data
 
     # 1 held-out predictions and truth
     nets = ensemble.find_ensemble(

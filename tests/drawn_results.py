@@ -2,8 +2,10 @@
 
 import numpy as np
 
-from misc_utils import claim, lesion_crops, submission
-from misc_utils.lesion_crops import CropRow
+from datasets import lesion_crops
+from datasets.lesion_crops import CropRow
+from inference import submission
+from training import claim
 
 IDS = ["ISIC_0000003", "ISIC_0000001", "ISIC_0000002"]
 MADE_BY = {

@@ -29,8 +29,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from datasets.synthetic import draw_dataset  # noqa: E402
-from files import PARTIAL  # noqa: E402
 from misc_utils import command_line  # noqa: E402
+from misc_utils.files import PARTIAL  # noqa: E402
 from tests.same_results import contents, differences  # noqa: E402
 
 NAMES = ("preprocess", "seg_train", "cls_train", "seg_predict", "cls_predict", "full_disk")

@@ -6,7 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-import files
+from misc_utils import files
 
 # of JSON files: when, how long, by which code
 PASSING = ("seconds", "written", "resumed", "git_commit", "times")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from errors import UserError
+from misc_utils.errors import UserError
 from models.backbones import BACKBONES, backbone
 
 ROOT = Path(__file__).resolve().parent.parent

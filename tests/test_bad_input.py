@@ -26,7 +26,7 @@ from PIL import Image
 
 from datasets import ISIC2018
 from datasets.ISIC2018 import preprocess_data
-from errors import UserError
+from misc_utils.errors import UserError
 
 TRAIN = ("--backbone", "tiny", "--weights", "none", "--image-size", 32, "--epochs", 1)
 WHOLE = (*TRAIN, "--lesion-view", "whole")

@@ -84,7 +84,7 @@ def written(name, text):
     """A spoiler: a file with this text, made if need be; {weights} becomes those there are."""
 
     def spoil(root):
-        from misc_utils import run_folder
+        from training import run_folder
 
         file = root / "model_data" / name
         file.parent.mkdir(exist_ok=True)

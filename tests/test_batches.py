@@ -93,7 +93,7 @@ def test_the_memory_map_is_not_written_to():
 
 def test_fit_sees_each_epochs_own_batches_in_order():
     """With a learning rate of zero, the losses of the steps tell which batches came."""
-    from misc_utils.training import TellEpoch
+    from training.fit import TellEpoch
 
     batches = Batches(IMAGES, LABELS, np.arange(30), 5, training=True, seed=1, workers=3)
     keras.utils.set_random_seed(0)

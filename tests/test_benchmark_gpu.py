@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch_nets
 
-from errors import UserError
+from misc_utils.errors import UserError
 
 on_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="its steps are those of jax")
 

@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from misc_utils import bootstrap
-from misc_utils.scoring import MASK_MEASURES
+from evaluation import bootstrap
+from evaluation.mask_scoring import MASK_MEASURES
 
 
 def test_lesions_are_drawn_not_images():

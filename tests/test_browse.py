@@ -4,8 +4,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from misc_utils import browse
-from misc_utils.browse import Row
+from reports import browse
+from reports.browse import Row
 
 CLASSES = ["MEL", "<b>NV</b>", "BCC"]
 

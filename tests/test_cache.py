@@ -5,9 +5,9 @@ import os
 import numpy as np
 import pytest
 
-from datasets.ISIC2018 import cache
-from datasets.ISIC2018.cache import load_or_build
-from errors import UserError
+from datasets import cache
+from datasets.cache import load_or_build
+from misc_utils.errors import UserError
 
 
 def read(image_id, content):

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
-from misc_utils import calibration
-from misc_utils.calibration import Blend
-from misc_utils.class_scoring import score_classes
+from evaluation import calibration
+from evaluation.calibration import Blend
+from evaluation.class_scoring import score_classes
 
 
 def drawn(count=3000, sharpness=1.0, seed=0):

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from drawn_results import create_run
 
-from errors import UserError
-from misc_utils import claim
+from misc_utils.errors import UserError
+from training import claim
 
 FOLDS = pd.DataFrame({"image": ["a", "b", "c", "d"], "fold": [0, 1, 0, 1]})
 SETTINGS = {

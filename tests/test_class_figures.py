@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from misc_utils import class_figures, score_figures
+from reports import class_figures, score_figures
 
 CLASSES = ["MEL", "NV", "BCC"]
 

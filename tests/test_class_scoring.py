@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from misc_utils.class_scoring import CLASS_MEASURES, measure_classes, score_classes
+from evaluation.class_scoring import CLASS_MEASURES, measure_classes, score_classes
 
 
 def table(*rows: list[float]) -> np.ndarray:

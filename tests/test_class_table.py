@@ -5,8 +5,8 @@ import pytest
 from isic_challenge_scoring.load_csv import parse_csv, parse_truth_csv, validate_rows
 from isic_challenge_scoring.types import ScoreError
 
-from errors import UserError
-from misc_utils.class_table import add_missing_image, check_classes_file, listed
+from inference.class_table import add_missing_image, check_classes_file
+from misc_utils.errors import UserError
 
 CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 IDS = ["ISIC_0000001", "ISIC_0000002"]
@@ -123,8 +123,3 @@ def test_other_missing_images_are_listed(expected):
 def test_no_mean_of_no_rows():
     with pytest.raises(UserError, match="ISIC_0035068"):
         add_missing_image([], np.zeros((0, 7)), ["ISIC_0035068"])
-
-
-def test_long_lists_are_cut():
-    assert listed(["b", "a"]) == "2: a, b"
-    assert listed(f"n{k:02d}" for k in range(12)).endswith("n08, n09 and 2 more")

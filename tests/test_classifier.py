@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from errors import UserError
+from misc_utils.errors import UserError
 from models.classifier import REGULARIZERS, build_classifier
 
 

@@ -10,7 +10,7 @@ import pytest
 import tyro
 
 import paths
-from errors import UserError
+from misc_utils.errors import UserError
 
 SCRIPTS = ["seg_train", "seg_eval", "seg_tune", "seg_predict"]
 SCRIPTS += ["cls_train", "cls_eval", "cls_tune", "cls_predict"]

@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from errors import UserError
+from misc_utils.errors import UserError
 from models import encoder as encoder_module
 from models.backbones import BACKBONES
 from models.encoder import build_encoder

@@ -4,8 +4,9 @@ import pandas as pd
 import pytest
 from drawn_results import create_run
 
-from errors import UserError
-from misc_utils import ensemble, run_folder
+from inference import ensemble
+from misc_utils.errors import UserError
+from training import run_folder
 
 FOLDS = pd.DataFrame({"image": list("abcdef"), "fold": [0, 0, 1, 1, 2, 2]})
 SETTINGS = {"num_folds": 3, "image_size": 64}

@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 
-import files
-from errors import UserError
+from misc_utils import files
+from misc_utils.errors import UserError
 
 
 def names(folder):

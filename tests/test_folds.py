@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from datasets.ISIC2018 import folds
-from errors import UserError
+from datasets import folds
+from misc_utils.errors import UserError
 
 IDS = [f"ISIC_{k:07d}" for k in range(2594)]
 

@@ -3,9 +3,9 @@ import pandas as pd
 import pytest
 from drawn_results import create_run
 
-from errors import UserError
-from misc_utils import ensemble, kept_logits
-from misc_utils.prediction import Net
+from inference import ensemble, kept_logits
+from inference.prediction import Net
+from misc_utils.errors import UserError
 
 FOLDS = pd.DataFrame({"image": list("abcdef"), "fold": [0, 0, 0, 1, 1, 1]})
 

@@ -8,9 +8,11 @@ import seg_predict
 from drawn_results import IDS, MADE_BY, changed, files, make_crops
 from PIL import Image, JpegImagePlugin
 
-from errors import UserError
-from misc_utils import lesion_crops, provenance, submission
-from misc_utils.lesion_crops import CropRow
+from datasets import lesion_crops
+from datasets.lesion_crops import CropRow
+from inference import submission
+from misc_utils import provenance
+from misc_utils.errors import UserError
 
 
 def test_the_script_offers_every_format_and_edge():

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from errors import UserError
+from misc_utils.errors import UserError
 from models.classifier import build_classifier
 from models.losses import (
     CLASS_WEIGHTS,

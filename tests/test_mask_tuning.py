@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from misc_utils.mask_tuning import Choice, choose, choose_nested, shrunken
-from misc_utils.postprocess import PostProcessing
+from evaluation.mask_tuning import Choice, choose, choose_nested, shrunken
+from inference.postprocess import PostProcessing
 
 
 def bell(choice, best):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from misc_utils import pages
+from reports import pages
 
 NAN = float("nan")
 

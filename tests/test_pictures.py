@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.ISIC2018 import pictures
+from datasets import pictures
 
 
 def encoded(array, kind="PNG", **options) -> bytes:

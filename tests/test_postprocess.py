@@ -2,17 +2,9 @@ import cv2
 import numpy as np
 import pytest
 
-from errors import UserError
-from misc_utils.postprocess import (
-    Box,
-    PostProcessing,
-    bounding_box,
-    cut_box,
-    cut_lesion,
-    fade,
-    lesion_mask,
-    radius_of_edge,
-)
+from datasets.boxes import Box, bounding_box, cut_box, cut_lesion, fade, radius_of_edge
+from inference.postprocess import PostProcessing, lesion_mask
+from misc_utils.errors import UserError
 
 PLAIN = PostProcessing(smoothing=0, threshold=0.5, fill_holes=False, component="all")
 

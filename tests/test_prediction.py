@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from misc_utils import prediction
+from inference import prediction
 
 IMAGES = np.random.default_rng(0).integers(0, 255, (7, 6, 6, 3), dtype=np.uint8)
 IDS = tuple("abcdefg")

@@ -1,7 +1,8 @@
 import pytest
 
 from datasets.ISIC2018 import raw
-from errors import UserError
+from misc_utils.errors import UserError
+from misc_utils.messages import check_same_ids
 
 HEADER = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\n"
 
@@ -104,4 +105,4 @@ def test_groups(tmp_path):
 
 def test_same_ids_names_what_differs():
     with pytest.raises(UserError, match=r"table lacks b and has c, which no image bears. Mend it."):
-        raw.check_same_ids("table", ["a", "b"], ["a", "c"], "Mend it.")
+        check_same_ids("table", ["a", "b"], ["a", "c"], "Mend it.")

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from skimage.transform import resize
 
-from datasets import ISIC2018
-from datasets.ISIC2018 import folds, pictures
+from datasets import ISIC2018, folds, pictures
 
 DATA = Path(os.environ.get("ISIC_TEST_DATA", "/nonexistent"))
 pytestmark = [

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import files
-from misc_utils import report, report_parts
+from misc_utils import files
+from reports import report, report_parts
 
 NAN = float("nan")
 VOID = {"meta", "img", "br", "hr", "link", "input"}

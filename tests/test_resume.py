@@ -21,8 +21,7 @@ import seg_predict
 import seg_train
 from same_results import contents
 
-import files
-from misc_utils import command_line
+from misc_utils import command_line, files
 
 TRAIN = ("--backbone", "tiny", "--weights", "none", "--image-size", 32, "--batch-size", 8)
 # the encoder's moving averages are enough

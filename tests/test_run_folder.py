@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 from drawn_results import create_run
 
-from errors import UserError
-from misc_utils import run_folder
+from misc_utils.errors import UserError
+from training import run_folder
 
 FOLDS = pd.DataFrame({"image": ["a", "b", "c", "d"], "fold": [0, 1, 0, 1]})
 SETTINGS = {"backbone": "tiny", "version": "0", "num_folds": 2, "image_size": 64}

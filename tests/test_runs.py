@@ -22,7 +22,8 @@ from isic_challenge_scoring.classification import ClassificationMetric, Classifi
 from isic_challenge_scoring.segmentation import SegmentationScore
 from PIL import Image
 
-from misc_utils import command_line, run_folder
+from misc_utils import command_line
+from training import run_folder
 
 TINY = {"backbone": "tiny", "weights": "none", "image_size": 64, "batch_size": 8}
 SEG = TINY | {"num_folds": 2, "epochs": 4, "learning_rate": 5e-3, "workers": 2}

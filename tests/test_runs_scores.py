@@ -20,8 +20,9 @@ import seg_train
 import seg_tune
 from PIL import Image
 
-from errors import UserError
-from misc_utils import ensemble, run_folder
+from inference import ensemble
+from misc_utils.errors import UserError
+from training import run_folder
 
 TINY = {"backbone": "tiny", "weights": "none", "image_size": 64, "batch_size": 8, "workers": 2}
 SEG = TINY | {"num_folds": 2, "epochs": 3, "learning_rate": 5e-3}

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from misc_utils import score_figures
+from reports import score_figures
 
 NAN = float("nan")
 

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from misc_utils import bootstrap
-from misc_utils.scoring import JACCARD_THRESHOLD, MASK_MEASURES, score_mask
+from datasets.challenge import JACCARD_THRESHOLD
+from evaluation import bootstrap
+from evaluation.mask_scoring import MASK_MEASURES, score_mask
 from models import metrics
 
 

@@ -12,9 +12,10 @@ from isic_challenge_scoring.metrics import balanced_multiclass_accuracy
 from isic_challenge_scoring.segmentation import SegmentationScore
 from PIL import Image
 
-from errors import UserError
-from misc_utils import lesion_crops, submission
-from misc_utils.lesion_crops import CropRow
+from datasets import lesion_crops
+from datasets.lesion_crops import CropRow
+from inference import submission
+from misc_utils.errors import UserError
 
 CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 

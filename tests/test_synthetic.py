@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import files
 from datasets.synthetic import (
     LOOKS,
     Lesion,
@@ -17,7 +16,8 @@ from datasets.synthetic import (
     draw_photograph,
 )
 from datasets.synthetic.plan import plan_photographs
-from errors import UserError
+from misc_utils import files
+from misc_utils.errors import UserError
 
 CLASSES = ["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]
 SETS = ("Training", "Validation", "Test")

@@ -5,9 +5,9 @@ import keras
 import numpy as np
 import pytest
 
-from errors import UserError
-from misc_utils import run_folder, training
-from misc_utils.training_state import Progress, load_state, save_state
+from misc_utils.errors import UserError
+from training import fit, run_folder
+from training.state import Progress, load_state, save_state
 
 
 class Still:
@@ -24,7 +24,7 @@ def make_run(folder, **settings):
 
 def best_of(folder, values, monitor):
     run, progress, saved = make_run(folder, monitor=monitor), Progress(), []
-    keep = training.KeepEpoch(run, progress, [], lambda file: saved.append(progress.epochs - 1))
+    keep = fit.KeepEpoch(run, progress, [], lambda file: saved.append(progress.epochs - 1))
     for epoch, value in enumerate(values):
         keep.on_epoch_end(epoch, {monitor: value})
     return saved, progress.best_epoch, progress.best
@@ -44,20 +44,20 @@ def test_the_state_is_written_before_the_weights_and_the_history(tmp_path):
     def save(file):
         there.append((run.state.exists(), run.history.exists()))
 
-    keep = training.KeepEpoch(run, Progress(), [], save)
+    keep = fit.KeepEpoch(run, Progress(), [], save)
     keep.on_epoch_end(0, {"val_loss": 1.0})
     assert there == [(True, False)] and run.history.exists()
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_ends_training(wrong):
-    training.StopOnNaN().on_epoch_end(0, {"loss": 1.0, "val_loss": 2.0})
+    fit.StopOnNaN().on_epoch_end(0, {"loss": 1.0, "val_loss": 2.0})
     with pytest.raises(UserError, match=r"epoch 3: val_loss.*learning-rate"):
-        training.StopOnNaN().on_epoch_end(2, {"loss": 1.0, "val_loss": wrong})
+        fit.StopOnNaN().on_epoch_end(2, {"loss": 1.0, "val_loss": wrong})
 
 
 def test_cosine_rises_then_falls_to_zero():
-    rate = training.build_optimizer(1e-3, "cosine", 1000)._learning_rate
+    rate = fit.build_optimizer(1e-3, "cosine", 1000)._learning_rate
     values = [float(rate(step)) for step in (0, 50, 525, 1000)]
     assert values == pytest.approx([0, 1e-3, 5e-4, 0], abs=1e-6)
 
@@ -65,7 +65,7 @@ def test_cosine_rises_then_falls_to_zero():
 def flat_model():
     x, y = np.zeros((4, 2), np.float32), np.ones((4, 1), np.float32)
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, trainable=False)])
-    model.compile(training.build_optimizer(1e-3, "plateau", 8), "mse")
+    model.compile(fit.build_optimizer(1e-3, "plateau", 8), "mse")
     model.optimizer.build(model.trainable_variables)
     return model, x, y
 
@@ -78,7 +78,7 @@ def rates_of(folder, epochs):
         variables, progress = model.optimizer.variables, Progress()
         if run.state.exists():
             progress = load_state(run.state, variables)
-        callbacks = training.build_callbacks(
+        callbacks = fit.build_callbacks(
             Still(), run, progress, variables, lambda file: file.touch()
         )
         first = progress.epochs

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from misc_utils import tta
+from inference import tta
 
 
 def batch(channels: int = 3) -> np.ndarray:

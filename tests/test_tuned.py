@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 from drawn_results import create_run
 
-from errors import UserError
-from misc_utils import ensemble, tuned
-from misc_utils.postprocess import PostProcessing
+from evaluation import tuned
+from inference import ensemble
+from inference.postprocess import PostProcessing
+from misc_utils.errors import UserError
 
 FOLDS = pd.DataFrame({"image": list("abcd"), "fold": [0, 0, 1, 1]})
 WORTH = {

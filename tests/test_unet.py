@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from errors import UserError
+from misc_utils.errors import UserError
 from models import encoder as encoder_module
 from models import unet
 from models.backbones import BACKBONES

@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from errors import UserError
+from misc_utils.errors import UserError
 from models import weights
 from models.classifier import build_classifier
 from models.unet import build_segmenter

@@ -11,11 +11,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from datasets.ISIC2018 import pictures, raw
-from datasets.ISIC2018.cache import Cached, load_or_build
-from datasets.ISIC2018.folds import limit_images, limit_labels
-from datasets.ISIC2018.raw import CLASSES, SETS, check_same_ids, listed
-from errors import UserError
+from datasets import pictures
+from datasets.cache import Cached, load_or_build
+from datasets.challenge import CLASSES, SETS, UNRELEASED
+from datasets.folds import limit_images, limit_labels
+from datasets.ISIC2018 import raw
+from misc_utils.errors import UserError
+from misc_utils.messages import check_same_ids, listed
 
 __all__ = [
     "CLASSES",
@@ -23,7 +25,6 @@ __all__ = [
     "limited",
     "list_originals",
     "list_truth_masks",
-    "listed",
     "load_images",
     "load_labels",
     "load_lesions",
@@ -143,7 +144,7 @@ def load_view(
         image_size: side of the rows in pixels.
         lesion_view: `whole` image; `box`: bounding box of the lesion, background kept; `crop` and
             `feather`: box times mask with a hard or a soft edge, as it was written.
-        crops: for all but whole: what misc_utils.lesion_crops.load_view_crops gives (`folder`,
+        crops: for all but whole: what datasets.lesion_crops.load_view_crops gives (`folder`,
             `table` of boxes indexed by image, `files` of the crops, `fingerprint` of what made
             them).
         margin: box only: share of the box's longer side added around it.
@@ -218,8 +219,8 @@ def load_labels(data_dir: Path, images: str, image_ids: Sequence[str] | None) ->
     file = raw.labels_file(data_dir, images)
     labels = raw.read_labels(file)
     if image_ids is not None:
-        if raw.UNRELEASED not in image_ids:
-            labels.pop(raw.UNRELEASED, None)
+        if UNRELEASED not in image_ids:
+            labels.pop(UNRELEASED, None)
         check_same_ids(f"{file}", image_ids, labels, "Images and table must be of the same set.")
     return labels
 

@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "runs"))
 import paths  # isort: skip  (the repository on sys.path)
 
 from datasets import ISIC2018
-from errors import UserError
 from misc_utils import command_line
+from misc_utils.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,11 @@ import math
 import re
 from pathlib import Path
 
-from errors import UserError
+from datasets.challenge import CLASSES
+from misc_utils.errors import UserError
+from misc_utils.messages import listed
 
 log = logging.getLogger(__name__)
-
-CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
-SETS = ("training", "validation", "test")
-UNRELEASED = "ISIC_0035068"  # in the truth of the Task 3 test set, with weight 0, but not an image
 
 IMAGE_ID = re.compile(r"[A-Za-z]+_[0-9]+")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -184,24 +182,3 @@ def _read_table(file: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
         )
     where = [(name, header.index(name)) for name in columns]
     return [{name: line[k].strip() for name, k in where} for _, line in lines[1:]]
-
-
-def check_same_ids(what: str, expected: object, found: object, advice: str) -> None:
-    """Raise UserError, naming ids, unless two collections hold the same image ids."""
-    missing, unknown = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
-    if missing or unknown:
-        parts = [f"lacks {listed(missing)}"] if missing else []
-        parts += [f"has {listed(unknown)}, which no image bears"] if unknown else []
-        raise UserError(f"{what} {' and '.join(parts)}. {advice}")
-
-
-def listed(items: list, most: int = 20) -> str:
-    """Items as text for a message: all of them, or the first `most` and a count of the rest."""
-    shown = ", ".join(map(_printable, items[:most]))
-    return shown + (f" and {len(items) - most} more" if len(items) > most else "")
-
-
-def _printable(item: object) -> str:
-    """As text that any terminal takes: names of files may hold bytes that are no text."""
-    signs = [c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(item)]
-    return "".join(signs)

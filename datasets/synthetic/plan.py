@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.challenge import CLASSES, SETS
 from datasets.ISIC2018.raw import (
-    CLASSES,
-    SETS,
     groups_file,
     image_folder,
     labels_file,

@@ -12,8 +12,8 @@ import numpy as np
 from datasets.synthetic.lesions import draw_lesion
 from datasets.synthetic.photographs import draw_photograph
 from datasets.synthetic.plan import Photograph, plan_photographs, plan_texts
-from errors import UserError
-from files import partial_file
+from misc_utils.errors import UserError
+from misc_utils.files import partial_file
 
 MARKER = "SYNTHETIC.txt"  # beside the drawn folders: the settings, and every file drawn
 FORMAT = 1  # raise it whenever the same settings come to give other pictures

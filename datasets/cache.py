@@ -1,0 +1,222 @@
+"""Arrays of equally sized pictures, built once from their sources and memory-mapped ever after.
+
+Enters: (image id, file) pairs and a function that turns the bytes of a file into one row. Leaves:
+`<name>.npy`, uint8 (N, size, size, channels), beside `<name>.json`, its manifest: image ids, height
+and width of each source in pixels, bytes, time and SHA-256 of each source, size, format version.
+A source that changed, or an array without its manifest, leads to a new array and a line saying why.
+Several processes may ask at once: one builds, the others wait for it.
+"""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from misc_utils.errors import UserError
+from misc_utils.files import explained, locked, new_array, partial_file, remove_partials, write_text
+
+log = logging.getLogger(__name__)
+
+FORMAT = 2  # 1 did not turn pictures upright
+COLUMNS = ("heights", "widths", "bytes", "times", "sha256")  # of a manifest, beside image_ids
+
+# (image id, bytes of its file) -> (row uint8 (size, size, channels), source height, source width)
+Reader = Callable[[str, bytes], tuple[np.ndarray, int, int]]
+
+
+@dataclass(frozen=True)
+class Cached:
+    """A cached set of pictures; row i of `array` is the image `image_ids[i]`, ids are sorted."""
+
+    image_ids: tuple[str, ...]
+    array: np.ndarray  # uint8 (N, size, size, channels), memory-mapped, read only
+    heights: np.ndarray  # int (N,), of the source in pixels
+    widths: np.ndarray  # int (N,)
+    fingerprint: str  # SHA-256 over ids and contents of the sources, whatever the size cached
+
+    def rows(self, image_ids) -> np.ndarray:
+        """Row numbers of `image_ids`, in their order; KeyError for an id that is not here."""
+        return np.array([self._position[image_id] for image_id in image_ids], dtype=np.int64)
+
+    @cached_property
+    def _position(self) -> dict[str, int]:
+        return {image_id: row for row, image_id in enumerate(self.image_ids)}
+
+
+def load_or_build(
+    folder: Path,
+    name: str,
+    sources: Mapping[str, Path],
+    read: Reader,
+    shape: tuple[int, int, int],
+    made_from: str = "",
+) -> Cached:
+    """The cached array of `sources`, built when it is not there or no longer true.
+
+    Args:
+        folder: where the array and its manifest lie.
+        name: stem of both files.
+        sources: {image id: file}.
+        read: see Reader; any OSError, ValueError or SyntaxError marks the file as bad.
+        shape: (size, size, channels) of one row.
+        made_from: what else the rows depend on; another text leads to a rebuild.
+
+    Raises:
+        UserError naming every source that could not be read; then nothing is left behind.
+    """
+    sources = dict(sorted(sources.items()))
+    head = {"format": FORMAT, "shape": list(shape), "made_from": made_from}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        waiting = f"{folder / name}.npy: waiting for another process that is building it"
+        with locked(folder, name, wait=waiting):
+            return _load_or_build(folder, name, sources, read, head)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        # no lock can be had in somebody else's folder; its cache may be read, if it is true
+        cached = _load(folder, name, sources, head)[0]
+        if cached is None:
+            raise
+        return cached
+
+
+def _load_or_build(
+    folder: Path, name: str, sources: dict[str, Path], read: Reader, head: dict
+) -> Cached:
+    cached, reason = _load(folder, name, sources, head)
+    if cached is not None:
+        return cached
+    array_file, manifest_file = folder / f"{name}.npy", folder / f"{name}.json"
+    log.info("%s: building it, %s", array_file, reason)
+    remove_partials(folder, array_file.name, manifest_file.name)
+    manifest_file.unlink(missing_ok=True)  # from here on the old array is not to be trusted
+    manifest = head | _build(array_file, sources, read, tuple(head["shape"]))
+    write_text(manifest_file, json.dumps(manifest))
+    return _cached(array_file, manifest)
+
+
+def _load(
+    folder: Path, name: str, sources: dict[str, Path], head: dict
+) -> tuple[Cached | None, str]:
+    """The array that is there, if it is still true; else None, and why not."""
+    array_file, manifest_file = folder / f"{name}.npy", folder / f"{name}.json"
+    manifest = _load_manifest(manifest_file)
+    reason = _stale(array_file, manifest, head, sources)
+    if reason:
+        return None, reason
+    manifest = _refresh_times(manifest_file, manifest, sources)
+    if manifest is None:
+        return None, "the content of a source changed"
+    return _cached(array_file, manifest), ""
+
+
+def _cached(array_file: Path, manifest: dict) -> Cached:
+    return Cached(
+        tuple(manifest["image_ids"]),
+        np.load(array_file, mmap_mode="r", allow_pickle=False),
+        np.array(manifest["heights"], dtype=np.int64),
+        np.array(manifest["widths"], dtype=np.int64),
+        _fingerprint(manifest),
+    )
+
+
+def _load_manifest(file: Path) -> dict | None:
+    """The manifest, or None when it is not there or not as it was written."""
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        lengths = {len(manifest[name]) for name in ("image_ids", *COLUMNS)}
+        return manifest if len(lengths) == 1 else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _stale(array_file: Path, manifest: dict | None, head: dict, sources: dict) -> str | None:
+    """Why the array cannot be used, or None; sizes and times of sources are not looked at here."""
+    if not array_file.exists():
+        return "as it is not there yet"
+    if manifest is None:
+        return "as its manifest is missing or broken"
+    if any(manifest.get(key) != value for key, value in head.items()):
+        return "as it was made with other settings or by another version"
+    if manifest["image_ids"] != list(sources):
+        old, new = set(manifest["image_ids"]), set(sources)
+        return f"as {len(new - old)} images came and {len(old - new)} went"
+    try:
+        array = np.load(array_file, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError):
+        return "as the file is damaged"
+    expected = (len(sources), *head["shape"])
+    return None if array.shape == expected and array.dtype == np.uint8 else "as its shape is wrong"
+
+
+def _refresh_times(file: Path, manifest: dict, sources: dict[str, Path]) -> dict | None:
+    """The manifest with today's file times, or None when the content of a source changed.
+
+    A source is hashed again only when its number of bytes or its time differs.
+    """
+    touched = False
+    for row, source in enumerate(sources.values()):
+        status = source.stat()
+        if status.st_size != manifest["bytes"][row]:
+            return None
+        if status.st_mtime_ns != manifest["times"][row]:
+            if hashlib.sha256(source.read_bytes()).hexdigest() != manifest["sha256"][row]:
+                return None
+            manifest["times"][row] = status.st_mtime_ns
+            touched = True
+    if touched and os.access(file.parent, os.W_OK):  # else they are hashed again each time
+        write_text(file, json.dumps(manifest))
+    return manifest
+
+
+def _build(array_file: Path, sources: dict[str, Path], read: Reader, shape: tuple) -> dict:
+    """Write the array under a temporary name, then rename it; gives the manifest's columns."""
+    columns = {name: [] for name in COLUMNS}
+    wrong = []
+
+    def read_source(item: tuple[int, tuple[str, Path]]) -> tuple:
+        row, (image_id, file) = item
+        try:
+            status, content = file.stat(), file.read_bytes()
+            array[row], height, width = read(image_id, content)
+        except (OSError, ValueError, SyntaxError) as error:  # SyntaxError: Pillow, of a broken PNG
+            return file, error
+        digest = hashlib.sha256(content).hexdigest()
+        return None, (height, width, len(content), status.st_mtime_ns, digest)
+
+    with partial_file(array_file) as partial:
+        array = new_array(partial, np.uint8, (len(sources), *shape))
+        threads = ThreadPoolExecutor(max_workers=os.cpu_count())
+        try:
+            results = threads.map(read_source, enumerate(sources.items()))
+            for file, result in tqdm(results, array_file.stem, len(sources), unit="image"):
+                if file is not None:
+                    wrong.append(f"  {explained(result, file) or f'{file}: {result}'}")
+                else:
+                    for column, value in zip(columns.values(), result, strict=True):
+                        column.append(value)
+        finally:
+            threads.shutdown(cancel_futures=True)  # what has not begun, when told to end
+        if wrong:
+            raise UserError(
+                f"{len(wrong)} of {len(sources)} files cannot be used:\n" + "\n".join(wrong) + "\n"
+                "Replace them by whole files of the release, or take image and truth out of data/."
+            )
+        array.flush()
+    return {"image_ids": list(sources), **columns}
+
+
+def _fingerprint(manifest: dict) -> str:
+    lines = zip(manifest["image_ids"], manifest["sha256"], strict=True)
+    text = manifest["made_from"] + "\n".join(" ".join(line) for line in lines)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,116 @@
+"""The split into folds; pure.
+
+Enters: image ids, for Task 3 also their labels and lesions, and a seed. Leaves: a table with one
+row per image, in sorted order of the ids, and its fold. The run of fold k holds fold k out and
+trains on the others. `num_folds` = 1 is a hold-out: fold 0, a fifth of the images, is held out, and
+fold 1 is always trained on.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from misc_utils.errors import UserError
+
+HOLD_OUT_PARTS = 5  # one part in five is held out when num_folds is 1
+
+
+def split_images(image_ids: Sequence[str], num_folds: int, seed: int) -> pd.DataFrame:
+    """Task 1: columns image, fold; sizes of the folds differ by one image at most.
+
+    Raises UserError when there are fewer images than folds.
+    """
+    image_ids = sorted(image_ids)
+    parts = _parts(num_folds)
+    if len(image_ids) < parts:
+        raise UserError(f"{len(image_ids)} images cannot be split into {parts} folds.")
+    fold = np.empty(len(image_ids), dtype=np.int64)
+    order = np.random.default_rng(seed).permutation(len(image_ids))
+    for k, rows in enumerate(np.array_split(order, parts)):
+        fold[rows] = k
+    return pd.DataFrame({"image": image_ids, "fold": _merged(fold, num_folds)})
+
+
+def split_lesions(
+    labels: Mapping[str, int], lesions: Mapping[str, str], num_folds: int, seed: int
+) -> pd.DataFrame:
+    """Task 3: columns image, lesion, label, fold; no lesion in two folds, classes spread evenly.
+
+    Args:
+        labels: {image id: class index}.
+        lesions: {image id: lesion id}, for at least the ids of `labels`.
+
+    Raises:
+        UserError when there are fewer lesions than folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    image_ids, parts = sorted(labels), _parts(num_folds)
+    label = np.array([labels[image_id] for image_id in image_ids])
+    lesion = np.array([lesions[image_id] for image_id in image_ids])
+    if len(set(lesion)) < parts:
+        raise UserError(f"{len(set(lesion))} lesions cannot be split into {parts} folds.")
+    fold = np.empty(len(image_ids), dtype=np.int64)
+    most = np.bincount(label).max()
+    if most < parts:
+        raise UserError(f"{parts} folds need {parts} images of some class; the most are {most}.")
+    splitter = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():  # a class may have fewer images than there are folds
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        for k, (_, rows) in enumerate(splitter.split(image_ids, label, lesion)):
+            fold[rows] = k
+    fold = _merged(fold, num_folds)
+    return pd.DataFrame({"image": image_ids, "lesion": lesion, "label": label, "fold": fold})
+
+
+def limit_images(image_ids: Sequence[str], limit: int | None) -> list[str]:
+    """The first `limit` ids in sorted order; all of them when `limit` is None."""
+    return sorted(image_ids)[:limit]
+
+
+def limit_labels(labels: Mapping[str, int], limit: int | None) -> dict[str, int]:
+    """At most `limit` images, of each class its first ones in sorted order of the ids.
+
+    The number per class is its share of all images, rounded by largest remainder, and at least one
+    where `limit` allows.
+    """
+    if limit is None or limit >= len(labels):
+        return dict(sorted(labels.items()))
+    classes, counts = np.unique(list(labels.values()), return_counts=True)
+    share = counts * limit / counts.sum()
+    taken = np.floor(share).astype(np.int64)
+    taken[np.argsort(taken - share, kind="stable")[: limit - taken.sum()]] += 1
+    if limit >= len(classes):
+        for k in np.flatnonzero(taken == 0):
+            taken[np.argmax(taken)] -= 1
+            taken[k] = 1
+    kept: list[str] = []
+    for value, number in zip(classes, taken, strict=True):
+        kept += sorted(image_id for image_id, label in labels.items() if label == value)[:number]
+    return {image_id: labels[image_id] for image_id in sorted(kept)}
+
+
+def _parts(num_folds: int) -> int:
+    if num_folds < 1:
+        raise UserError(f"num_folds is 1 (one hold-out) or more, not {num_folds}.")
+    return HOLD_OUT_PARTS if num_folds == 1 else num_folds
+
+
+def _merged(fold: np.ndarray, num_folds: int) -> np.ndarray:
+    return np.minimum(fold, 1) if num_folds == 1 else fold
+
+
+def check_fold_numbers(folds: Sequence[int] | str, num_folds: int) -> list[int]:
+    """The folds to train: those given, or each for `all`; UserError for one there is not."""
+    there = list(range(num_folds))
+    if folds == "all":
+        return there
+    unknown = sorted(set(folds) - set(there))
+    if unknown or not folds:
+        raise UserError(
+            f"folds are numbered 0 to {num_folds - 1} (num_folds is {num_folds}); there is no fold "
+            f"{', '.join(map(str, unknown)) or 'given'}."
+        )
+    return list(dict.fromkeys(folds))

@@ -1,0 +1,196 @@
+"""Crops: lesions cut out of their images, and the table of where each was cut.
+
+Enters: crops uint8 (h, w, 3) RGB with the ids of their images. Leaves, in the folder that
+submission.open_folder opened: `<id>.png` (or another of FORMATS), and crops.csv, one CropRow each.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from datasets.challenge import SETS, check_id, set_name
+from misc_utils import provenance
+from misc_utils.errors import UserError
+from misc_utils.files import partial_file
+from misc_utils.journal import Journal
+from misc_utils.messages import counted
+
+EDGES = {"hard": "", "feather": "_feather"}  # edge of a crop -> ending of its folder's name
+
+
+class Format(NamedTuple):
+    """How crops are stored."""
+
+    ending: str  # of the file's name
+    lossless: bool  # what is read is what was written
+    options: Mapping[str, object]  # of Pillow's `save`
+
+
+HORIZONTAL = {317: 2}  # TIFF tag Predictor: differences of neighbours are packed, 24 % smaller
+FORMATS = {
+    "png": Format(".png", True, {"compress_level": 1}),  # 4 times as fast as 6, 14 % larger
+    "jpeg": Format(".jpg", False, {"quality": 95, "subsampling": "4:4:4"}),
+    # lossless, these two say how hard to try: 27 times as fast as Pillow's own, 7 % larger
+    "webp": Format(".webp", True, {"lossless": True, "quality": 0, "method": 0}),
+    "tiff": Format(".tiff", True, {"compression": "tiff_adobe_deflate", "tiffinfo": HORIZONTAL}),
+}
+
+
+class CropRow(NamedTuple):
+    """Where a crop was cut from its source image, in pixels; one row of crops.csv."""
+
+    image: str
+    top: int
+    left: int
+    height: int
+    width: int
+    source_height: int
+    source_width: int
+    lesion_pixels: int  # 0: no lesion was found, the crop is the whole image
+
+
+@dataclass(frozen=True)
+class Crops:
+    """A finished folder of crops."""
+
+    folder: Path
+    table: pd.DataFrame  # columns of CropRow, indexed by image
+    files: dict[str, Path]  # the crop of each image of the table
+    fingerprint: str  # of crops.csv and of what made it
+    maker: str  # of nets and settings alone: crops of two sets, made in the same way, share it
+
+
+def crop_folder(task: int, images: str, edge: str = "hard") -> str:
+    """Name of the folder of crops of the images of `task` (1 or 3) in the set `images`."""
+    return set_name(task, images) + "_crops" + EDGES[edge]
+
+
+def crop_file(folder: Path, image_id: str, format: str = "png") -> Path:
+    """Where the crop of an image lies; `format` is a row of FORMATS."""
+    return folder / f"{image_id}{FORMATS[format].ending}"
+
+
+def write_crop(folder: Path, image_id: str, crop: np.ndarray, format: str = "png") -> Path:
+    """Write the crop of an image from uint8 (h, w, 3) RGB; ValueError for anything else."""
+    check_id(image_id)
+    if crop.dtype != np.uint8 or crop.ndim != 3 or crop.shape[2] != 3 or not crop.size:
+        raise ValueError(f"{image_id}: a crop is uint8 (h, w, 3), not {crop.dtype} {crop.shape}")
+    file = crop_file(folder, image_id, format)
+    with partial_file(file, durable=False) as partial:  # the journal has its hash
+        Image.fromarray(crop).save(partial, **FORMATS[format].options)
+    return file
+
+
+def write_crops_table(folder: Path, rows: Sequence[CropRow]) -> Path:
+    """Write crops.csv, sorted by image; ValueError for an image twice or a box out of its image."""
+    if len({row.image for row in rows}) != len(rows):
+        raise ValueError("an image has two crops")
+    for row in rows:
+        _check_row(row)
+    file = folder / "crops.csv"
+    with partial_file(file) as partial:
+        table = pd.DataFrame(sorted(rows), columns=CropRow._fields)
+        table.to_csv(partial, index=False, lineterminator="\n")
+    return file
+
+
+def load_crops(submissions: Path, name: str) -> Crops:
+    """The crops in the folder `name` (from crop_folder).
+
+    Raises UserError, naming the command that makes them, unless all are there and finished.
+    """
+    match = re.fullmatch(rf"task([13])_({'|'.join(SETS)})_crops(_feather)?", name)
+    if not match:
+        raise ValueError(f"{name!r} is not the name of a folder of crops")
+    command = f"python3 runs/seg_predict.py --task {match[1]} --pred-set {match[2]}"
+    command += " --edge feather" if match[3] else ""
+    folder, record = submissions / name, provenance.record_of(submissions, name)
+    file = folder / "crops.csv"
+    for needed in (folder, record, file):
+        if not needed.exists():
+            raise UserError(f"{needed} is not there. Make the crops: {command}")
+    content = provenance.read_record(record)
+    if not content["complete"]:
+        raise UserError(f"{record}: not all crops were made. Run it to its end: {command}")
+    table = _read_crops_table(file, f"Make the crops anew: {command} --overwrite")
+    format = content["made_by"].get("settings", {}).get("format", "png")
+    if format not in FORMATS:
+        raise UserError(
+            f"{record}: the format of the crops is {format!r}, expected {', '.join(FORMATS)}. "
+            f"Make the crops anew: {command} --overwrite"
+        )
+    files = {image_id: crop_file(folder, image_id, format) for image_id in table["image"]}
+    there = set(folder.iterdir())
+    missing = {image_id for image_id, file in files.items() if file not in there}
+    if missing:
+        raise UserError(f"{folder}: no crop of {counted(missing)}. Make them again: {command}")
+    made_by = _without_lossless_format(content["made_by"])
+    text = json.dumps(made_by, sort_keys=True).encode()
+    fingerprint = hashlib.sha256(file.read_bytes() + b"\n" + text).hexdigest()
+    maker = provenance.fingerprint_of_maker(made_by)
+    return Crops(folder, table.set_index("image"), files, fingerprint, maker)
+
+
+def _read_crops_table(file: Path, mend: str) -> pd.DataFrame:
+    """crops.csv with the columns of CropRow; UserError for what write_crops_table cannot write."""
+    try:
+        table = pd.read_csv(file, dtype={"image": str})
+        if tuple(table.columns) != CropRow._fields:
+            expected, found = ", ".join(CropRow._fields), ", ".join(table.columns)
+            raise ValueError(f"expected the columns {expected}, found {found}")
+        if any(dtype.kind != "i" for dtype in table.dtypes[1:]):  # a NaN makes a column of floats
+            raise ValueError("all but the first column hold whole numbers")
+        if table["image"].duplicated().any():
+            raise ValueError(
+                f"{table['image'][table['image'].duplicated()].iloc[0]} is in it twice"
+            )
+        for row in table.itertuples(index=False):
+            _check_row(row)
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{file}: {error}. {mend}") from None
+    return table
+
+
+def _check_row(row: CropRow) -> None:
+    """ValueError for an id that is none, and for a box that leaves its image."""
+    check_id(row.image)
+    inside = 0 <= row.top < row.top + row.height <= row.source_height
+    if not inside or not 0 <= row.left < row.left + row.width <= row.source_width:
+        raise ValueError(f"the box of {row.image} leaves its source: {tuple(row[1:])}")
+
+
+def _without_lossless_format(made_by: dict) -> dict:
+    """Pixels of lossless formats are the same: which of them it is makes no other crops."""
+    settings = made_by.get("settings", {})
+    if "format" not in settings or not FORMATS[settings["format"]].lossless:
+        return made_by
+    return made_by | {"settings": {k: v for k, v in settings.items() if k != "format"}}
+
+
+def load_view_crops(submissions: Path, images: str, lesion_view: str) -> Crops | None:
+    """The crops of a Task 3 set that a view is made of: none for `whole`, soft ones for `feather`.
+
+    `box` takes its boxes, and `crop` its pictures, from those with a hard edge.
+    """
+    if lesion_view == "whole":
+        return None
+    edge = "feather" if lesion_view == "feather" else "hard"
+    return load_crops(submissions, crop_folder(3, images, edge))
+
+
+def note_image(journal: Journal, file: Path, digest: str, row: CropRow) -> None:
+    """Enter a written mask or crop into the journal."""
+    journal.add(row.image, {"file": file.name, "sha256": digest, "row": row})
+
+
+def rows_of(journal: Journal) -> list[CropRow]:
+    """What note_image entered."""
+    return [CropRow(*row["row"]) for row in journal.rows.values()]

@@ -1,0 +1,1 @@
+"""Logits and truth in; scores, intervals and tuned values out."""

@@ -1,0 +1,1 @@
+"""Trained runs in; logits, masks and class tables out."""

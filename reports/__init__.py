@@ -1,0 +1,1 @@
+"""Scores in; text, charts and HTML pages out."""

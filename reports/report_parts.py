@@ -1,0 +1,274 @@
+"""The parts that reports are made of: tables of text, charts, galleries, facts.
+
+Enters: tables of scores, histories, pictures uint8 RGB (H, W, 3), facts. Leaves: sections that the
+template `report.html.j2` writes; all in them is plain text, which the template escapes.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from reports import score_figures
+from reports.pages import (
+    data_uri,
+    embed,
+    format_fact,
+    format_measure,
+    format_score,
+    format_share,
+    readable,
+)
+
+INTERVAL = "In brackets: the 95 % interval."
+TILES = ("threshold_jaccard", "jaccard", "dice", "balanced_accuracy", "accuracy", "macro_auc")
+MOST_TILES = 3  # of these, the first that there are
+CURVES = ("loss", "threshold_jaccard", "jaccard", "balanced_accuracy", "accuracy")  # drawn first
+MOST_CURVES = 4
+NOT_CURVES = ("epoch", "learning_rate", "seconds")
+MOST_ROWS = 300  # of the table of images
+MOST_MISTAKES = 6  # the most frequent ones are named
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A picture of a gallery.
+
+    Attributes:
+        image_id: stands under the picture.
+        caption: what there is to say of it.
+        picture: uint8 RGB (H, W, 3).
+    """
+
+    image_id: str
+    caption: str
+    picture: np.ndarray
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text in rows; the first column names the row. A folded one opens when it is clicked."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    title: str = ""
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as a data URI, and the same in words."""
+
+    uri: str
+    image_id: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart as a data URI; `alt` says what it shows. A wide one takes a row of its own."""
+
+    uri: str
+    alt: str
+    title: str = ""
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A number to see first."""
+
+    name: str
+    value: str
+    more: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands under it, in this order."""
+
+    title: str
+    text: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    notes: Sequence[str] = ()
+    points: Sequence[str] = ()
+    charts: Sequence[Chart] = ()
+    galleries: Mapping[str, Sequence[Picture]] = field(default_factory=dict)
+    facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    outlined: bool = False  # the pictures bear outlines, to be explained
+    warns: bool = False
+
+    @property
+    def anchor(self) -> str:
+        """What a link within the page names."""
+        return self.title.lower().replace(" ", "-")
+
+
+def check_columns(table: pd.DataFrame, wanted: Sequence[str], name: str) -> None:
+    """Raise ValueError if a table is empty or lacks a column."""
+    missing = [column for column in wanted if column not in table.columns]
+    if missing or not len(table):
+        raise ValueError(f"{name} need rows with {', '.join(wanted)}; missing: {missing or 'rows'}")
+
+
+def chart(png: bytes, title: str, alt: str, wide: bool = False) -> Chart:
+    """A drawn chart."""
+    return Chart(data_uri(png, "image/png"), alt, title, wide)
+
+
+def tiles(scores: pd.DataFrame) -> list[Tile]:
+    """The scores to see first, of a table indexed by measure."""
+    found = [name for name in TILES if name in scores.index][:MOST_TILES]
+    made = []
+    for name in found:
+        value, low, high = scores.loc[name, ["value", "low", "high"]]
+        more = "" if math.isnan(low + high) else f"({format_score(low)} – {format_score(high)})"
+        made.append(Tile(readable(name), format_score(value), more))
+    return made
+
+
+def scores_section(
+    scores: pd.DataFrame, columns: Mapping[str, pd.DataFrame] | None, notes: Sequence[str]
+) -> Section:
+    """Measures by rows; `scores`, unless `columns` hold them too, and `columns` side by side."""
+    tables = dict(columns or {})
+    if not any(table is scores for table in tables.values()):
+        tables = {"score": scores} | tables
+    for name, table in tables.items():
+        check_columns(table, ("value", "low", "high"), f"scores ({name})")
+    names = dict.fromkeys(measure for table in tables.values() for measure in table.index)
+    rows = [
+        [readable(measure), *(_cell(table, measure) for table in tables.values())]
+        for measure in names
+    ]
+    return Section("Scores", tables=[Table(["", *tables], rows)], notes=[INTERVAL, *notes])
+
+
+def two_way_table(table: pd.DataFrame, counts: Mapping[str, int] | None = None) -> Table:
+    """Scores indexed by (name, measure): a row per name, a column per measure.
+
+    `counts` {name: number of images} is a column of its own.
+    """
+    check_columns(table, ("value", "low", "high"), "scores")
+    names = dict.fromkeys(table.index.get_level_values(0))
+    measures = dict.fromkeys(table.index.get_level_values(1))
+    rows = []
+    for name in names:
+        count = [] if counts is None else [f"{counts.get(name, 0):,}"]
+        rows.append([str(name), *count, *(_cell(table, (name, one), one) for one in measures)])
+    head = ["", *(["images"] if counts is not None else []), *map(readable, measures)]
+    return Table(head, rows)
+
+
+def limits_section(limits: Sequence[str]) -> Iterator[Section]:
+    """What the scores do not tell, if anything was said."""
+    if limits:
+        yield Section("What this was not tested on", points=limits, warns=True)
+
+
+def gallery_section(
+    galleries: Mapping[str, Sequence[Shown]], outlined: bool = False
+) -> Iterator[Section]:
+    """Pictures under their names, if there are galleries."""
+    if galleries:
+        embedded = {
+            name: [Picture(embed(one.picture), one.image_id, one.caption) for one in shown]
+            for name, shown in galleries.items()
+        }
+        yield Section("Gallery", galleries=embedded, outlined=outlined)
+
+
+def training_section(histories: Mapping[str, pd.DataFrame] | None) -> Iterator[Section]:
+    """Curves over the epochs, and the best of them in words, if there are histories."""
+    histories = {name: table for name, table in (histories or {}).items() if len(table)}
+    found = dict.fromkeys(
+        column.removeprefix("val_") for table in histories.values() for column in table.columns
+    )
+    known = [name for name in CURVES if name in found]
+    measures = [*known, *(name for name in found if name not in (*known, *NOT_CURVES))]
+    if not measures:
+        return
+    charts = []
+    for measure in measures[:MOST_CURVES]:
+        alt = f"{readable(measure)} of each epoch, in training and on held-out images"
+        charts.append(
+            chart(score_figures.draw_training_curves(histories, measure), readable(measure), alt)
+        )
+    shown = measures[:2]
+    head = ["run", "epochs", *(f"best held-out {readable(measure)}" for measure in shown)]
+    rows = [
+        [name, f"{len(table):,}", *(_best(table, measure) for measure in shown)]
+        for name, table in histories.items()
+    ]
+    yield Section("Training", tables=[Table(head, rows)], charts=charts)
+
+
+def about_section(about: Mapping[str, Mapping[str, object]]) -> Iterator[Section]:
+    """Named lists of facts, if there are any."""
+    facts = {
+        name: {str(key): format_fact(value) for key, value in some.items()}
+        for name, some in about.items()
+        if some
+    }
+    if facts:
+        yield Section("Settings and data", facts=facts)
+
+
+def images_table(images: pd.DataFrame) -> Table:
+    """A row per image, the worst Jaccard index first; no more than 300."""
+    worst = images.sort_values("jaccard", kind="stable")[:MOST_ROWS]
+    title = f"All {len(images):,}, worst first"
+    if len(images) > len(worst):
+        title = f"The worst {len(worst):,} of {len(images):,}"
+    rows = [
+        [str(image_id), *(_plain(name, value) for name, value in zip(worst, row, strict=True))]
+        for image_id, row in zip(worst.index, worst.itertuples(index=False), strict=True)
+    ]
+    return Table(["image", *map(readable, worst.columns)], rows, title, folded=True)
+
+
+def mistakes(confusion: np.ndarray, classes: Sequence[str]) -> list[str]:
+    """The most frequent mistakes in words, of counts (C, C + 1) whose last column is undecided."""
+    in_truth = confusion.sum(axis=1)
+    wrong = confusion[:, :-1] * (1 - np.eye(len(classes), dtype=confusion.dtype))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:MOST_MISTAKES]
+    lines = []
+    for row, column in zip(*np.unravel_index(order, wrong.shape), strict=True):
+        if wrong[row, column]:
+            share = format_share(int(wrong[row, column]), int(in_truth[row]))
+            lines.append(f"{classes[row]} taken for {classes[column]}: {share}")
+    if confusion[:, -1].any():
+        share = format_share(int(confusion[:, -1].sum()), int(confusion.sum()))
+        lines.append(
+            f"undecided, as two classes were equally likely, which counts as wrong: {share}"
+        )
+    return lines
+
+
+def _cell(table: pd.DataFrame, key: object, measure: str | None = None) -> str:
+    """Score and interval of a row; empty if there is none."""
+    if key not in table.index:
+        return ""
+    value, low, high = (float(number) for number in table.loc[key, ["value", "low", "high"]])
+    return format_measure(measure or str(key), value, low, high)
+
+
+def _best(history: pd.DataFrame, measure: str) -> str:
+    """`.297 in epoch 7`."""
+    values = history.get(f"val_{measure}")
+    if values is None or values.isna().all():
+        return "none"
+    place = values.idxmin() if measure.endswith("loss") else values.idxmax()
+    epoch = score_figures.epochs_of(history)[place]
+    return f"{format_score(float(values[place]))} in epoch {epoch:.0f}"
+
+
+def _plain(name: str, value: object) -> str:
+    """A cell of the table of images."""
+    if name == "lesion_share" and not math.isnan(value):
+        return f"{100 * value:.2f} %"
+    if isinstance(value, (float, np.floating)):
+        return format_score(float(value))
+    return format_fact(value)

@@ -1,0 +1,231 @@
+"""Which run a training may begin or go on with, claimed so that no other process takes it.
+
+Enters: the settings of a script, the split, facts about data and machine. Leaves: a run folder with
+settings.json and folds.csv; or a refusal that names what differs from the training of before.
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+
+from misc_utils.errors import UserError
+from misc_utils.files import InUseError, locked, remove_partials, write_text
+from training.run_folder import (
+    FORMAT,
+    Run,
+    check_folds,
+    folds_fingerprint,
+    load_folds,
+    read_run,
+    run_name,
+    write_record,
+)
+
+log = logging.getLogger(__name__)
+
+# These settings shape neither net nor data nor optimisation; epochs are compared on their own.
+FREE = ("folds", "workers", "overwrite", "epochs")
+# What else must be the same for training to go on: key of settings.json -> its name in a message
+FIXED = {
+    "data_fingerprint": "the images in data/ (or their crops)",
+    "truth_fingerprint": "the masks in data/",
+    "crops_maker": "what made the crops",
+    "precision": "the precision computed in",
+    "backend": "the back end of Keras",
+}
+WAYS = "Choose another --version, or --overwrite to delete it and train anew."
+
+
+Stamp = tuple[int, int] | None  # tells one settings.json from another in its place
+
+
+def check_settings(
+    model_data: Path, task: int, settings: dict, k_folds: Sequence[int], overwrite: bool
+) -> dict[int, Stamp]:
+    """Look, as early as can be, at the runs of these names.
+
+    Returns:
+        {fold: what --overwrite is to replace}; empty without it. A run that another process begins
+        later on is not in it: the same command on several nodes must not delete what they trained.
+
+    Raises:
+        UserError if one of these folds, or another fold of the same backbone and version, was
+        trained with other settings.
+    """
+    folders = {
+        k: model_data / run_name(task, settings["backbone"], k, settings["version"])
+        for k in k_folds
+    }
+    if not overwrite:
+        for folder in folders.values():
+            _find_same(folder, settings)
+    _check_other_folds(model_data, task, settings, folders)
+    return {k: _stamp(folder) for k, folder in folders.items()} if overwrite else {}
+
+
+def _check_other_folds(model_data: Path, task: int, settings: dict, but: Collection[int]) -> None:
+    """Raise UserError if folds of the same version, `but` these, were trained otherwise."""
+    backbone, version = settings["backbone"], settings["version"]
+    own = {run_name(task, backbone, k_fold, version) for k_fold in but}
+    for folder in sorted(model_data.glob(run_name(task, backbone, "*", version))):
+        if folder.name in own or not _holds_an_epoch(folder):
+            continue
+        file = folder / "settings.json"
+        try:
+            then = read_run(file)[1].settings
+        except UserError:
+            if file.exists():
+                raise
+            continue  # another process deletes the run
+        if different := _different(then, settings):
+            raise UserError(
+                f"{folder}, another fold of the same version, was trained with other settings: "
+                f"{'; '.join(different)}. Folds of one version are scored and predict together. "
+                f"Choose another --version, train all of its folds anew with --overwrite, or "
+                f"delete that folder."
+            )
+
+
+def _holds_an_epoch(folder: Path) -> bool:
+    endings = (".weights.h5", "_state.npz")
+    return any((folder / f"{folder.name}{ending}").exists() for ending in endings)
+
+
+def _stamp(folder: Path) -> Stamp:
+    try:
+        status = (folder / "settings.json").stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+@contextmanager
+def claim_run(
+    model_data: Path,
+    task: int,
+    k_fold: int,
+    settings: dict,
+    folds: pd.DataFrame,
+    facts: dict,
+    replaced: Mapping[int, Stamp] = {},
+) -> Iterator[Run | None]:
+    """The run to train, while no other process may; nothing is written before begin_run.
+
+    None, and a line in the log that says why, where nothing is to be done: the run is finished, or
+    another process trains it.
+
+    Args:
+        model_data: the folder of all runs.
+        task: 1 or 3.
+        k_fold: the fold held out.
+        settings: the script's settings; `backbone`, `version`, `num_folds`, `epochs` are read here.
+        folds: one row per image, see datasets.folds.
+        facts: what else settings.json is to hold (versions, device, fingerprint of the data ...).
+        replaced: runs that are not looked at but deleted, from check_settings.
+
+    Raises:
+        UserError naming what differs when such a run was trained otherwise, or that it cannot go
+        on; UserError when a fold is empty, ValueError when a lesion or image is in two folds.
+    """
+    check_folds(folds, k_fold)
+
+    def name_of(k: int) -> str:
+        return run_name(task, settings["backbone"], k, settings["version"])
+
+    name = name_of(k_fold)
+    record = {"format": FORMAT, "task": task, "k_fold": k_fold, "finished": False}
+    record |= {"settings": settings, "folds_fingerprint": folds_fingerprint(folds)} | facts
+    try:
+        with locked(model_data, name):
+            folders = {k: model_data / name_of(k) for k in {k_fold, *replaced}}
+            as_then = {k for k, stamp in replaced.items() if stamp == _stamp(folders[k])}
+            _check_other_folds(model_data, task, settings, {k_fold, *as_then})
+            folder, replace = folders[k_fold], k_fold in as_then
+            found = None if replace else _find_same(folder, settings, facts, folds)
+            if found is None:
+                yield Run(folder, record)
+            elif found.record["finished"] and settings["epochs"] == found.settings["epochs"]:
+                log.info("%s: finished already, nothing to do", name)
+                yield None
+            else:
+                yield _going_on(found, record)
+    except InUseError:
+        log.info("%s: another process is training it; left to that one", name)
+        yield None
+
+
+def _going_on(found: Run, record: dict) -> Run:
+    """The run with its new record: the facts of its start, and what has changed since."""
+    if not found.state.exists():
+        raise UserError(
+            f"{found.folder}: {found.state.name} is not there, without which training cannot go "
+            f"on. {WAYS}"
+        )
+    changed = {k: v for k, v in record.items() if k != "settings" and found.record.get(k) != v}
+    changed.pop("finished", None)
+    kept = {k: v for k, v in found.record.items() if k not in ("best", "best_epoch", "seconds")}
+    resumed = [*found.record.get("resumed", ()), changed]
+    kept |= {"finished": False, "settings": record["settings"], "resumed": resumed}
+    return Run(found.folder, kept, resumes=True)
+
+
+def _find_same(
+    folder: Path, settings: dict, facts: Mapping = {}, folds: pd.DataFrame | None = None
+) -> Run | None:
+    """The run in `folder`, if training left anything there; UserError if it was another one."""
+    if not _holds_an_epoch(folder):
+        return None
+    file = folder / "settings.json"
+    if not file.exists():
+        raise UserError(f"{folder} holds a trained net, but no settings.json. {WAYS}")
+    _, run = read_run(file)
+    then, now = run.settings, json.loads(json.dumps(settings))
+    different = _different(then, now)
+    before, after = then["epochs"], now["epochs"]
+    if after < before or (after > before and now.get("schedule") == "cosine"):
+        different.append(f"epochs {before} then, {after} now")
+    for key, words in FIXED.items():
+        if key in run.record and key in facts and run.record[key] != facts[key]:
+            one, other = (str(part)[:12] for part in (run.record[key], facts[key]))
+            different.append(f"{words}: {one} then, {other} now")
+    if folds is not None and not different:
+        if folds_fingerprint(load_folds(run)) != folds_fingerprint(folds):
+            different.append("the split in folds.csv, which other versions of packages may make")
+    if different:
+        raise UserError(f"{folder} was trained with other settings: {'; '.join(different)}. {WAYS}")
+    return run
+
+
+def _different(then: Mapping, now: Mapping) -> list[str]:
+    """What of two trainings' settings differs, FREE ones aside; as JSON has them."""
+    now = json.loads(json.dumps(now))
+    return [
+        f"{key} {then[key]} then, {now[key]} now"
+        for key in now
+        if key in then and key not in FREE and then[key] != now[key]
+    ]
+
+
+def begin_run(run: Run, folds: pd.DataFrame) -> None:
+    """Write settings.json of a claimed run and, where it starts, folds.csv in a new folder."""
+    if run.resumes:
+        ours = (run.weights, run.state, run.history, run.file("history.png"))
+        ours = (*ours, run.folder / "settings.json")
+        remove_partials(run.folder, *(file.name for file in ours))
+    else:
+        _delete(run.folder)
+        run.folder.mkdir(parents=True)
+        write_text(run.folder / "folds.csv", folds.to_csv(index=False))
+    write_record(run)
+
+
+def _delete(folder: Path) -> None:
+    """Delete a run; settings.json first, so that no remainder passes for a run."""
+    (folder / "settings.json").unlink(missing_ok=True)
+    if folder.exists():
+        shutil.rmtree(folder)

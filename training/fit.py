@@ -1,0 +1,242 @@
+"""What every `fit` needs beside net and batches: an optimiser, and callbacks that keep results.
+
+Enters: numbers from a script's Settings. Leaves: an optimiser; callbacks in the order they run in.
+"""
+
+import io
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+
+from misc_utils.errors import UserError
+from misc_utils.files import write_text
+from misc_utils.signals import deferred
+from training.run_folder import Run
+from training.state import Progress, load_state, save_state
+
+log = logging.getLogger(__name__)
+
+
+def build_optimizer(learning_rate: float, schedule: str, steps: int) -> keras.optimizers.Optimizer:
+    """Adam. `plateau`: constant until a callback lowers it; `cosine`: down to zero over `steps`."""
+    if schedule == "cosine":
+        warm_up = steps // 20
+        learning_rate = keras.optimizers.schedules.CosineDecay(
+            0.0, max(steps - warm_up, 1), warmup_target=learning_rate, warmup_steps=max(warm_up, 1)
+        )
+    return keras.optimizers.Adam(learning_rate)
+
+
+class Start:
+    """What a compiled net starts from, to start from it again.
+
+    A net that was built anew for each fold would be traced and compiled anew: minutes for a
+    DenseNet, while setting its variables takes a second.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        model.optimizer.build(model.trainable_variables)
+        self.variables = [*model.variables, *model.optimizer.variables]
+        self.values = [_compact(variable.numpy()) for variable in self.variables]
+
+    def restore(self) -> None:
+        """Set weights, states of random layers and the optimiser back to what they were."""
+        for variable, value in zip(self.variables, self.values, strict=True):
+            variable.assign(value)
+
+
+def _compact(value: np.ndarray) -> np.ndarray:
+    """The array; where it is all zeros, as an optimiser's moments are, one that needs no memory."""
+    return value.copy() if value.any() else np.broadcast_to(value.dtype.type(0), value.shape)
+
+
+class TellEpoch(keras.callbacks.Callback):
+    """Tells the batches which epoch begins, so that their content depends on it."""
+
+    def __init__(self, batches) -> None:
+        super().__init__()
+        self.batches = batches
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """See Batches.set_epoch."""
+        self.batches.set_epoch(epoch)
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """Ends training with an error when a loss is no longer a number."""
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Raise UserError for a NaN or infinite training or validation loss."""
+        wrong = {k: v for k, v in (logs or {}).items() if "loss" in k and not math.isfinite(v)}
+        if wrong:
+            raise UserError(
+                f"epoch {epoch + 1}: {', '.join(f'{k} is {v}' for k, v in wrong.items())}. The net "
+                f"diverged; the weights kept are those of the best epoch before, if any. Try a "
+                f"lower --learning-rate."
+            )
+
+
+class Plateau(keras.callbacks.ReduceLROnPlateau):
+    """Keras's own, whose counters survive the end of a process (they are reset when fit begins)."""
+
+    COUNTERS = ("best", "wait", "cooldown_counter")
+
+    def __init__(self, counters: Mapping[str, float], **options) -> None:
+        super().__init__(**options)
+        self.start = dict(counters)
+
+    @property
+    def counters(self) -> dict[str, float]:
+        """What it remembers of the epochs before."""
+        return {name: getattr(self, name) for name in self.COUNTERS}
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Reset, then take over what was remembered."""
+        super().on_train_begin(logs)
+        for name, value in self.start.items():
+            setattr(self, name, value)
+
+
+class KeepEpoch(keras.callbacks.Callback):
+    """After each epoch: the state to go on from, the weights if they are the best, the history.
+
+    In this order. A process killed before the state is written repeats the epoch; one killed before
+    the best weights are, finds them in the state (see fit_fold).
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        progress: Progress,
+        variables: Sequence[keras.Variable],
+        save: Callable[[Path], None],
+        plateau: Plateau | None = None,
+    ) -> None:
+        super().__init__()
+        self.run, self.progress, self.variables = run, progress, variables
+        self.save, self.plateau = save, plateau
+        self.monitor = run.settings["monitor"]
+        self.sign = -1.0 if self.monitor.endswith("loss") else 1.0
+        self.started = time.monotonic() - progress.seconds
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Compare, then write."""
+        progress, value = self.progress, float(logs[self.monitor])
+        progress.history.append({name: float(logs[name]) for name in sorted(logs)})
+        better = progress.best is None or self.sign * value > self.sign * progress.best
+        if better:
+            progress.best, progress.best_epoch = value, epoch
+        if self.plateau:
+            progress.plateau = self.plateau.counters
+        progress.seconds = time.monotonic() - self.started
+        save_state(self.run.state, self.variables, progress)
+        if better:
+            self.save(self.run.weights)
+        write_history(self.run.history, progress.history)
+
+
+class EndWhenTold(keras.callbacks.Callback):
+    """Ends training after the batch during which the process was told to end."""
+
+    def __init__(self, end_if_told: Callable[[], None]) -> None:
+        super().__init__()
+        self.end_if_told = end_if_told
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Between two steps."""
+        self.end_if_told()
+
+    def on_test_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Between two steps of validation."""
+        self.end_if_told()
+
+
+def write_history(file: Path, history: Sequence[Mapping[str, float]]) -> None:
+    """The table with a row per epoch; column `epoch` counts from 0."""
+    table = io.StringIO()
+    pd.DataFrame(history).to_csv(table, index_label="epoch", lineterminator="\n")
+    write_text(file, table.getvalue())
+
+
+def fit_fold(
+    model: keras.Model,
+    start: Start,
+    train: keras.utils.PyDataset,
+    held_out: keras.utils.PyDataset,
+    run: Run,
+    save: Callable[[Path], None],
+    class_weight: Mapping[int, float] | None = None,
+    verbose: int = 2,
+) -> Progress:
+    """Train a compiled net as the settings of its run say, or go on where its state was kept.
+
+    Leaves weights of the best epoch, a history with a row per epoch and the state in the run's
+    folder. Read from the run's settings: epochs, monitor (val_loss: smaller is better; a
+    score: larger), schedule (plateau lowers the learning rate by plateau_factor when val_loss has
+    not fallen for plateau_patience epochs, down to min_learning_rate).
+
+    Args:
+        model: compiled.
+        start: what it starts from.
+        train: batches with a `set_epoch`, told the epoch before it begins.
+        held_out: batches the net is scored on after each epoch.
+        run: begun, see claim.begin_run.
+        save: stores the net's weights in a file.
+        class_weight: {class index: weight in the loss}.
+        verbose: of Keras's fit.
+
+    Raises:
+        UserError when a loss is no longer a number, or the state is damaged; EndedBySignal.
+    """
+    settings, progress = run.settings, Progress()
+    start.restore()  # and no new global seed, which would make TensorFlow optimise its graphs again
+    if run.resumes:
+        progress = load_state(run.state, start.variables)
+        log.info("%s: goes on after epoch %d of %d", run.name, progress.epochs, settings["epochs"])
+        if progress.best_epoch == progress.epochs - 1:
+            save(run.weights)  # the process may have ended before it did
+        write_history(run.history, progress.history)
+    if progress.epochs < settings["epochs"]:
+        with deferred() as end_if_told:
+            model.fit(
+                train,
+                validation_data=held_out,
+                initial_epoch=progress.epochs,
+                epochs=settings["epochs"],
+                class_weight=class_weight,
+                shuffle=False,  # the batches do it, as a function of the seed
+                callbacks=[
+                    *build_callbacks(train, run, progress, start.variables, save),
+                    EndWhenTold(end_if_told),
+                ],
+                verbose=verbose,
+            )
+    return progress
+
+
+def build_callbacks(
+    batches,
+    run: Run,
+    progress: Progress,
+    variables: Sequence[keras.Variable],
+    save: Callable[[Path], None],
+) -> list[keras.callbacks.Callback]:
+    """Callbacks of one training, in the order they run in; see fit_fold."""
+    settings, callbacks, plateau = run.settings, [TellEpoch(batches), StopOnNaN()], None
+    if settings["schedule"] == "plateau":
+        plateau = Plateau(
+            progress.plateau,
+            monitor="val_loss",
+            factor=settings["plateau_factor"],
+            patience=settings["plateau_patience"],
+            min_lr=settings["min_learning_rate"],
+            verbose=1,
+        )
+        callbacks.append(plateau)
+    return [*callbacks, KeepEpoch(run, progress, variables, save, plateau)]
