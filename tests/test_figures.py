@@ -203,7 +203,7 @@ def test_files_are_whole_pictures_or_absent(tmp_path, monkeypatch):
 
 
 def test_no_display_is_needed():
-    code = "import sys, misc_utils.figures; print('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, reports.figures; print('matplotlib.pyplot' in sys.modules)"
     root = Path(figures.__file__).parents[1]
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
