@@ -124,18 +124,18 @@ class Trained:
     """A compiled net that fit has trained on some random images, and its bare steps."""
 
     def __init__(self, net: str, settings: Settings, steps: int) -> None:
-        from inference import prediction
+        from models.trained import logits_of
         from training import fit
 
         shape = (steps * settings.batch_size, settings.image_size, settings.image_size, 3)
         self.images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
         self.model, batches, class_weight = build_net(net, settings, self.images)
-        self.logits = prediction.logits_of(self.model)
+        self.logits = logits_of(self.model)
         self.fit = lambda: self.model.fit(
             batches,
             class_weight=class_weight,
             shuffle=False,
-            callbacks=[fit.TellEpoch(batches)],
+            callbacks=[fit.SetEpoch(batches)],
             verbose=0,
         )
         self.compile_seconds, self.batch = self._watch_first_epoch()

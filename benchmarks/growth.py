@@ -6,7 +6,7 @@ Enters: how often to measure. Leaves: rows, one after another.
 import contextlib
 import os
 from collections.abc import Iterator
-from functools import cache
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -56,21 +56,16 @@ def scale(repetitions: int) -> Iterator[Row]:
 @contextlib.contextmanager
 def one_net_for_all() -> Iterator[None]:
     """A net is loaded and traced once, whatever number of calls of the script."""
-    import models.trained
-    from inference import prediction
+    from inference import kept_logits
 
-    load, logits_of = models.trained.load_segmenter, prediction.logits_of
-    kept = {}
+    load, kept = kept_logits.load_net, {}
 
-    def load_once(settings, file):
-        if file not in kept:
-            kept[file] = load(settings, file)
-        return kept[file]
+    def load_once(run, images):
+        if run.name not in kept:
+            kept[run.name] = load(run, images)
+        return replace(kept[run.name], images=images)
 
-    with (
-        patch.object(models.trained, "load_segmenter", load_once),
-        patch.object(prediction, "logits_of", cache(logits_of)),
-    ):
+    with patch.object(kept_logits, "load_net", load_once):
         yield
 
 

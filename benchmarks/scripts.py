@@ -125,7 +125,7 @@ def predict(repetitions: int) -> Iterator[Row]:
         contents = [draw_jpeg(450, 600, seed) for seed in range(20)]
         write_images(root / "data" / "ISIC2018_Task1-2_Test_Input", number, contents)
         cached = ISIC2018.load_images(root / "data", 1, "test", size)
-        run = run_folder.find_run(root / "model_data", 1, backbone, "0", 0)
+        run = run_folder.find_runs(root / "model_data", 1, backbone, "0", [0])[0]
         settings = seg_predict.Settings(
             "mask", backbone, task=1, pred_set="test", overwrite=True, batch_size=32
         )

@@ -47,6 +47,11 @@ class Cached:
         """Row numbers of `image_ids`, in their order; KeyError for an id that is not here."""
         return np.array([self._position[image_id] for image_id in image_ids], dtype=np.int64)
 
+    def size_of(self, image_id: str) -> tuple[int, int]:
+        """Height and width of the source of an image, in pixels; KeyError for another id."""
+        row = self._position[image_id]
+        return int(self.heights[row]), int(self.widths[row])
+
     @cached_property
     def _position(self) -> dict[str, int]:
         return {image_id: row for row, image_id in enumerate(self.image_ids)}

@@ -1,48 +1,115 @@
 """What was tuned on held-out predictions, stored beside the runs it was tuned for.
 
 Enters: values chosen by runs/seg_tune.py or runs/cls_tune.py. Leaves: `<name>_tuned.json` in the
-folder of the training or ensemble, which names the weights it holds for; the rules for masks.
+folder of the training or ensemble, which names the weights it holds for; rules for masks and
+probabilities of classes, as tuned.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from evaluation import calibration
+from evaluation.mask_tuning import Choice
 from inference.ensemble import Ensemble
 from inference.postprocess import PostProcessing
+from inference.scope import Scope
 from misc_utils.errors import UserError
 from misc_utils.files import write_text
+from misc_utils.messages import command
+from training.run_folder import script
 
 FORMAT = 1
-RULES = ("smoothing", "threshold", "fill_holes", "component")
+RULES = tuple(field.name for field in fields(PostProcessing))
 
 
-def tuned_file(ensemble: Ensemble, views: int):
+@dataclass(frozen=True)
+class ClassChoice:
+    """What is tuned of classifiers."""
+
+    weights: tuple[float, ...]  # of the members of an ensemble, their sum 1
+    temperature: float
+    decision_weights: tuple[float, ...] | None = None  # a factor per class; None: not tuned
+
+    def of_blend(self) -> "ClassChoice":
+        """The same for log-probabilities that are blended already: one member, (1, N, C)."""
+        return replace(self, weights=(1.0,))
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """Stored values and what they were found to be worth."""
+
+    file: Path
+    chosen: Choice | ClassChoice
+    worth: Mapping[str, Mapping]  # {how tuned: {measure: {value, low, high}}}
+
+    def __str__(self) -> str:
+        pairs = [(key, value) for key, value in to_json(self.chosen).items() if value is not None]
+        return ", ".join(f"{key.replace('_', ' ')} {_shown(value)}" for key, value in pairs)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return " ".join(map(_shown, value))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def to_json(chosen: Choice | ClassChoice | None) -> dict | None:
+    """The values as JSON takes them."""
+    if chosen is None:
+        return None
+    own = {"member_weights": list(chosen.weights)}
+    if isinstance(chosen, Choice):
+        return own | asdict(chosen.rules)
+    factors = chosen.decision_weights
+    return own | {
+        "temperature": chosen.temperature,
+        "decision_weights": None if factors is None else list(factors),
+    }
+
+
+def _from_json(chosen: Mapping, task: int) -> Choice | ClassChoice:
+    weights = tuple(map(float, chosen["member_weights"]))
+    if task == 1:
+        rules = {name: chosen[name] for name in RULES if chosen.get(name) is not None}
+        return Choice(weights, PostProcessing(**rules))
+    factors = chosen["decision_weights"]
+    return ClassChoice(
+        weights, float(chosen["temperature"]), None if factors is None else tuple(factors)
+    )
+
+
+def tuned_file(ensemble: Ensemble, views: int) -> Path:
     """Where the values for 1 or 8 views lie."""
     return ensemble.file(f"tuned{'_tta' if views == 8 else ''}.json")
 
 
 def write_tuned(
-    ensemble: Ensemble, views: int, chosen: Mapping, worth: Mapping[str, pd.DataFrame]
-) -> None:
-    """Store the `chosen` values, and what they were found to be worth.
+    scope: Scope, chosen: Choice | ClassChoice, worth: Mapping[str, pd.DataFrame]
+) -> Path:
+    """Store the values chosen, and tables of what they are worth; the file.
 
-    `chosen` has `member_weights` in the order of the members, and for Task 1 the rules of
-    PostProcessing, for Task 3 `temperature` and `decision_weights`. `worth` holds tables of scores
-    (value, low, high for each measure), among them `tuned on other folds`.
+    Args:
+        scope: what they were tuned on.
+        chosen: its weights in the order of the members.
+        worth: {how tuned: scores (value, low, high) by measure}, among them `tuned on other folds`.
     """
-    tables = {name: _numbers(table) for name, table in worth.items()}
+    ensemble = scope.ensemble
     content = {
         "format": FORMAT,
-        "weights": dict(ensemble.weights),
-        "chosen": dict(chosen),
-        "worth": tables,
+        "weights": dict(ensemble.weight_hashes),
+        "chosen": to_json(chosen),
+        "worth": {name: _numbers(table) for name, table in worth.items()},
     }
     ensemble.folder.mkdir(parents=True, exist_ok=True)
-    write_text(tuned_file(ensemble, views), json.dumps(content, indent=2) + "\n")
+    file = tuned_file(ensemble, scope.views)
+    write_text(file, json.dumps(content, indent=2) + "\n")
+    return file
 
 
 def _numbers(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
@@ -51,85 +118,77 @@ def _numbers(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
     return {str(name): dict(row) for name, row in rows.to_dict("index").items()}
 
 
-def load_tuned(ensemble: Ensemble, views: int) -> dict | None:
-    """`chosen` and `worth` as written; None where nothing was tuned.
+def load_tuned(ensemble: Ensemble, views: int) -> Tuned | None:
+    """What write_tuned stored; None where nothing was tuned.
 
-    Raises UserError when it was tuned for other weights: a fold was trained since, or anew.
+    Raises UserError when it was tuned for other weights: a fold was trained since, or again.
     """
     file = tuned_file(ensemble, views)
     if not file.exists():
         return None
-    script = "seg_tune.py" if ensemble.runs[0].record["task"] == 1 else "cls_tune.py"
-    mend = f"Run runs/{script} again, or delete the file, or give --no-tuned."
+    fix = f"Tune again ({_command(ensemble, views)}), delete the file, or give --no-tuned."
     try:
         content = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse)
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']}, expected {FORMAT}")
-        weights, chosen, _ = content["weights"], content["chosen"], content["worth"]
-        if len(chosen["member_weights"]) != len(ensemble.members):
-            raise ValueError(f"weights of {len(chosen['member_weights'])} trainings")
-        PostProcessing(**{name: chosen[name] for name in RULES if chosen.get(name) is not None})
+        chosen = _from_json(content["chosen"], ensemble.task)
+        found = Tuned(file, chosen, content["worth"])
+        if len(chosen.weights) != len(ensemble.members):
+            raise ValueError(f"weights of {len(chosen.weights)} trainings")
+        weights = content["weights"]
     except (OSError, ValueError, KeyError, TypeError, UserError) as error:
-        raise UserError(f"{file}: cannot be read as tuned values ({error!r}). {mend}") from None
-    if weights != ensemble.weights:
+        raise UserError(f"{file}: cannot be read as tuned values ({error!r}). {fix}") from None
+    if weights != ensemble.weight_hashes:
         raise UserError(
-            f"{file}: tuned for {', '.join(weights)} as they were then; now there are other folds "
-            f"or weights. {mend}"
+            f"{file}: the weights have changed since it was tuned for {', '.join(weights)}, or "
+            f"there are other folds. {fix}"
         )
-    return content
+    return found
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number")
+    raise ValueError(f"{constant} is not a number")
 
 
-def load_for_eval(ensemble: Ensemble, views: int, wanted: bool, images: str) -> dict | None:
+def _command(ensemble: Ensemble, views: int) -> str:
+    tta = ["--tta"] if views == 8 else []
+    return command(script(ensemble.task, "tune"), *ensemble.flags, *tta)
+
+
+def load_for_eval(scope: Scope, wanted: bool) -> Choice | ClassChoice | None:
     """What an evaluation is to use; None where tuned values are not wanted.
 
-    Raises UserError where they are wanted but not there, or for the folds they were tuned on.
+    Raises UserError where they are wanted but missing, or for the folds they were tuned on.
     """
     if not wanted:
         return None
-    script = "seg_tune.py" if ensemble.runs[0].record["task"] == 1 else "cls_tune.py"
-    if images == "fold":
+    tune = _command(scope.ensemble, scope.views)
+    if scope.held_out:
         raise UserError(
-            f"the values were tuned on these held-out images, a score on them would be too high; "
-            f"runs/{script} prints what they are worth on folds they were not tuned on."
+            f"the values were tuned on these held-out images, so a score on them would be too "
+            f"high. What they are worth on folds they were not tuned on: {tune}"
         )
-    content = load_tuned(ensemble, views)
-    if content is None:
+    found = load_tuned(scope.ensemble, scope.views)
+    if found is None:
         raise UserError(
-            f"{tuned_file(ensemble, views)} is not there: run runs/{script} first, and score all "
-            f"folds together, as it tunes for them (--k-fold all)."
+            f"{tuned_file(scope.ensemble, scope.views)} does not exist. Tune first ({tune}), and "
+            f"score all folds together, as it tunes for them (--k-fold all)."
         )
-    return content["chosen"]
+    return found.chosen
 
 
-def choose_rules(settings: Mapping, chosen: Mapping | None) -> PostProcessing:
+def choose_rules(settings: Mapping, chosen: Choice | None) -> PostProcessing:
     """Each rule from the settings where it is not None, else as tuned, else the default."""
-    rules = {name: (chosen or {}).get(name) for name in RULES}
-    rules |= {name: settings[name] for name in RULES if settings[name] is not None}
-    return PostProcessing(**{name: value for name, value in rules.items() if value is not None})
+    flags = {name: settings[name] for name in RULES if settings[name] is not None}
+    return replace(chosen.rules if chosen else PostProcessing(), **flags)
 
 
-def described(chosen: Mapping) -> str:
-    """The values in a line, such as `smoothing 1.0, threshold 0.45`."""
-
-    def shown(value: object) -> str:
-        if isinstance(value, list):
-            return " ".join(shown(part) for part in value)
-        return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-    pairs = [(name, value) for name, value in chosen.items() if value is not None]
-    return ", ".join(f"{name.replace('_', ' ')} {shown(value)}" for name, value in pairs)
-
-
-def member_weights(ensemble: Ensemble, chosen: Mapping | None) -> list[float]:
+def member_weights(ensemble: Ensemble, chosen: Choice | ClassChoice | None) -> Sequence[float]:
     """Weight of each member: as tuned, else all the same."""
-    return list(chosen["member_weights"]) if chosen else [1.0] * len(ensemble.members)
+    return list(chosen.weights) if chosen else [1.0] * len(ensemble.members)
 
 
-def class_probability(log_probability: np.ndarray, chosen: Mapping | None) -> np.ndarray:
+def class_probability(log_probability: np.ndarray, chosen: ClassChoice | None) -> np.ndarray:
     """Probabilities float64 (N, C) of an ensemble's log-probabilities (M, N, C).
 
     The plain mean of the members where nothing is `chosen`; else by the member weights, the
@@ -137,9 +196,11 @@ def class_probability(log_probability: np.ndarray, chosen: Mapping | None) -> np
     """
     members = len(log_probability)
     if chosen is None:
-        blend = calibration.Blend(np.full(members, 1 / members), 1.0)
-        return calibration.blend(log_probability, blend)
-    blend = calibration.Blend(np.asarray(chosen["member_weights"]), chosen["temperature"])
+        return calibration.blend(
+            log_probability, calibration.Blend(np.full(members, 1 / members), 1.0)
+        )
+    blend = calibration.Blend(np.asarray(chosen.weights), chosen.temperature)
     probability = calibration.blend(log_probability, blend)
-    decision = chosen["decision_weights"]
-    return probability if decision is None else calibration.reweigh(probability, decision)
+    if chosen.decision_weights is None:
+        return probability
+    return calibration.reweigh(probability, np.asarray(chosen.decision_weights))

@@ -1,25 +1,40 @@
-"""Logits that were predicted once, kept with their run: scored, tuned on and averaged ever after.
+"""Logits that were predicted once, kept with their run: scored, tuned on and averaged afterwards.
 
-Enters: a run, the logits its net gives the images of a set. Leaves: `<run>_logits_<set>.npy`,
-float16 (N, S, S, 1) of masks or float32 (N, C) of classes, memory-mapped, and beside it a JSON file
-with the ids of the rows and what they depend on. The set `fold` is the run's held-out images.
+Enters: a run, the logits that its net gives for the images of a set. Leaves:
+`<run>_logits_<set>.npy`, float16 (N, S, S, 1) of masks or float32 (N, C) of classes, memory-mapped,
+and beside it a JSON file with the ids of the rows and what they depend on. The set `fold` is the
+run's held-out images.
 """
+
+from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 
-from inference.ensemble import Ensemble, check_unchanged, weights_of_runs
-from inference.prediction import Net, mean_logits, predict_logits
+from datasets.cache import Cached
+from inference.ensemble import (
+    Assignment,
+    Ensemble,
+    ImagesToScore,
+    check_unchanged,
+    weights_of_runs,
+)
+from inference.prediction import Net, load_net, mean_logits, predict_logits
+from inference.scope import Scope
 from misc_utils.errors import UserError
 from misc_utils.files import locked, new_array, partial_file, remove_partials, write_text
 from training import run_folder
 from training.run_folder import Run
+
+if TYPE_CHECKING:  # it imports Keras
+    from training.loop import TrainedFold
 
 FORMAT = 1
 
@@ -28,10 +43,35 @@ Logits = dict[str, np.ndarray]  # {image id: (S, S, 1) or (C,)}
 Predict = Callable[[Sequence[str]], Iterable[tuple[Sequence[str], np.ndarray]]]
 
 
+@dataclass(frozen=True, eq=False)
+class EnsembleLogits:
+    """Of each member of an ensemble the logits of its folds."""
+
+    members: Sequence[Sequence[Logits]]
+
+    def blend(self, image_id: str, weights: Sequence[float]) -> np.ndarray:
+        """Mean logits of one image, float32 (S, S, 1) or (C,), by the `weights` of the members.
+
+        The mean of a member is taken over those of its folds that hold the image (held-out sets:
+        one fold does).
+        """
+        means = []
+        for folds in self.members:
+            found = [logits[image_id][None] for logits in folds if image_id in logits]
+            means.append(mean_logits(found, [1.0] * len(found)))
+        return mean_logits(means, weights)[0]
+
+    def stack(self, image_ids: Sequence[str]) -> np.ndarray:
+        """Log-probabilities float64 (M, N, C) of M members, N images and C classes."""
+        each = [EnsembleLogits([folds]) for folds in self.members]
+        rows = [[one.blend(image_id, [1.0]) for image_id in image_ids] for one in each]
+        return np.asarray(rows, dtype=np.float64)
+
+
 def load_logits(
     run: Run, images: str, views: int, needed: Sequence[str], data: str | None = None
 ) -> Logits | None:
-    """What is kept of the set `images` with 1 or 8 views; None where it is not true any more.
+    """What is kept of the set `images` with 1 or 8 views; None where it is no longer true.
 
     That is: nothing is kept, an image of `needed` is not in it, or weights or images have changed
     since. `data` is the fingerprint of the images; None: that of the images the run was trained
@@ -62,9 +102,10 @@ def keep_logits(
     predict: Predict,
     data: str | None = None,
 ) -> Logits:
-    """Predict the images, keep their logits in the run's folder, and give them back.
+    """Predict the images, keep their logits in the run's folder, and return them.
 
-    Arguments as in load_logits; `predict` is asked for `image_ids`.
+    Arguments as in load_logits; `predict` is asked for `image_ids`. UserError when the weights were
+    replaced meanwhile.
     """
     array_file, record_file = _files(run, images, views)
     waiting = f"{run.name}: waiting for another process that is predicting the same"
@@ -75,79 +116,93 @@ def keep_logits(
         made_by = _made_by(run, data)
         remove_partials(run.folder, array_file.name, record_file.name)
         record_file.unlink(missing_ok=True)
-        with partial_file(array_file) as partial:
-            order = _predict_into(partial, run, image_ids, predict)
+        with partial_file(array_file) as partial_array:
+            order = _predict_into(partial_array, run, image_ids, predict)
         if made_by != _made_by(run, data):
-            raise UserError(run_folder.changed(run))
+            raise run_folder.weights_changed(run)
         write_text(record_file, json.dumps({"made_by": made_by, "image_ids": order}))
         kept = load_logits(run, images, views, order, data)
         if kept is None:
-            raise UserError(run_folder.changed(run))
+            raise run_folder.weights_changed(run)
         return kept
+
+
+def keep_held_out(fold: TrainedFold, images: Cached, batch_size: int) -> None:
+    """Keep the logits that the net of a fold just trained gives the images it held out."""
+    nets = [Net(fold.logits_model, images)]
+    predict = partial(predict_logits, nets, batch_size=batch_size, views=1)
+    keep_logits(fold.run, "fold", 1, fold.held_out, predict)
 
 
 def _predict_into(file: Path, run: Run, image_ids: Sequence[str], predict: Predict) -> list[str]:
     """Write the logits of the images into a new `.npy`; the ids in order of its rows."""
-    kind = np.float16 if run.record["task"] == 1 else np.float32
+    kind = np.float16 if run.task == 1 else np.float32
     array, order = None, []
     with tqdm(total=len(image_ids), desc=f"{run.name}: predict", unit="image") as progress:
-        for some, logits in predict(image_ids):
+        for batch_ids, logits in predict(image_ids):
             if array is None:
                 array = new_array(file, kind, (len(image_ids), *logits.shape[1:]))
-            array[len(order) : len(order) + len(some)] = logits
-            order += some
-            progress.update(len(some))
+            array[len(order) : len(order) + len(batch_ids)] = logits
+            order += batch_ids
+            progress.update(len(batch_ids))
     array.flush()
     return order
 
 
 def gather_logits(
-    ensemble: Ensemble,
-    images: str,
-    views: int,
-    parts: Mapping[int | None, Sequence[str]],
-    predict: Callable[[Run, Sequence[str]], Iterable] | None,
-    data_of: Callable[[Run], str] | None = None,
-) -> list[list[Logits]]:
-    """Of each member of an ensemble the logits of its folds, for blend_logits.
+    scope: Scope,
+    to_score: ImagesToScore,
+    inputs: Mapping[str, Cached] | None,
+    batch_size: int = 1,
+) -> EnsembleLogits:
+    """The logits of the images to score, of each fold of each member: read, or predicted and kept.
 
     Args:
-        ensemble: whose.
-        images: the set; of `fold` each run gives what it held out.
-        views: 1 or 8.
-        parts: from ensemble.images_to_score.
-        predict: Predict for a run, asked for what is not kept; None: that is an error.
-        data_of: fingerprint of the images a run sees; None: those it was trained and held out from.
+        scope: whose.
+        to_score: from ensemble.images_to_score; of `fold` each run gives what it held out.
+        inputs: {name of a run: the images it takes}; None: what is not kept is an error.
+        batch_size: images per step.
 
     Raises:
-        UserError without `predict`, naming the command that makes what is not kept; and when
+        UserError without `inputs`, naming the command that makes what is not kept; and when
         weights were replaced meanwhile.
     """
     members: list[list[Logits]] = []
-    for member in ensemble.members:
+    for member in scope.ensemble.members:
         members.append([])
         for run in member:
-            part = parts.get(run.k_fold if images == "fold" else None)
-            if part is None:
+            image_ids = to_score.of_fold.get(run.k_fold if scope.held_out else None)
+            if image_ids is None:
                 continue  # a fold that other members lack
-            data = data_of(run) if data_of and images != "fold" else None
-            kept = load_logits(run, images, views, part, data)
-            if kept is None and predict is None:
-                raise UserError(_not_kept(run, views))
+            data = None if scope.held_out else inputs[run.name].fingerprint
+            key = run, scope.eval_set, scope.views, image_ids
+            kept = load_logits(*key, data)
+            if kept is None and inputs is None:
+                raise UserError(
+                    f"{run.folder}: the held-out predictions of these weights are missing. Make "
+                    f"them: {scope.command('eval')}"
+                )
             if kept is None:
-                kept = keep_logits(run, images, views, part, partial(predict, run), data)
+                predict = partial(_predict, run, inputs[run.name], batch_size, scope.views)
+                kept = keep_logits(*key, predict, data)
             members[-1].append(kept)
-    check_unchanged(ensemble, ensemble.weights)
-    return members
+    check_unchanged(scope.ensemble, scope.ensemble.weight_hashes)
+    return EnsembleLogits(members)
+
+
+def _predict(
+    run: Run, images: Cached, batch_size: int, views: int, image_ids: Sequence[str]
+) -> Iterator[tuple[list[str], np.ndarray]]:
+    return predict_logits([load_net(run, images)], image_ids, batch_size, views)
 
 
 def stream_logits(
     ensemble: Ensemble,
-    groups: Mapping[tuple[str, ...], Sequence[str]],
+    assignment: Assignment,
     weights: Sequence[float],
     views: int,
     own_set: bool,
-    net_of: Callable[[Run], Net],
+    inputs: Mapping[str, Cached],
     batch_size: int,
     done: Collection[str] = (),
 ) -> Iterator[tuple[list[str], np.ndarray]]:
@@ -155,99 +210,65 @@ def stream_logits(
 
     Args:
         ensemble: whose runs predict.
-        groups: {names of runs: image ids}, from ensemble.assign_runs.
+        assignment: which run predicts which image.
         weights: of the members.
         views: 1 or 8.
         own_set: the images are those the runs were trained and held out from (checked by the
             caller): what a run held out is read from what is kept, and kept if it was not.
-        net_of: loads the net of a run; asked only for runs that must predict.
+        inputs: {name of a run: the images it takes}; nets are loaded only if they must predict.
         batch_size: images per step.
-        done: images that are not asked for, see prediction.predict_logits.
+        done: images that are not wanted, see prediction.predict_logits.
     """
     runs = {run.name: run for run in ensemble.runs}
-    held_out = {
-        name: set(run_folder.held_out_images(run_folder.load_folds(run), run.k_fold))
-        for name, run in runs.items()
-    }
-    for names, image_ids in groups.items():
+
+    @cache
+    def net_of(name: str) -> Net:
+        return load_net(runs[name], inputs[name])
+
+    def held_out_logits(name: str, image_ids: Sequence[str]) -> Logits:
+        def predict(wanted: Sequence[str]) -> Iterator:
+            net = net_of(name)  # perhaps loaded a while ago
+            check_unchanged(ensemble, [name])
+            return predict_logits([net], wanted, batch_size, views)
+
+        key = runs[name], "fold", views, image_ids
+        kept = load_logits(*key)
+        return keep_logits(*key, predict) if kept is None else kept
+
+    for names, image_ids in assignment.groups.items():
         shares = weights_of_runs(ensemble, names, weights)
-        by_all = set.intersection(*(held_out[name] for name in names)) if own_set else set()
+        by_all = _held_out_by_all(ensemble, names) if own_set else set()
         stored = [image_id for image_id in image_ids if image_id in by_all]
         fresh = [image_id for image_id in image_ids if image_id not in by_all]
-        left = [image_id for image_id in stored if image_id not in done]
-        if left:
-            kept = [
-                _held_out(ensemble, runs[name], stored, views, net_of, batch_size) for name in names
-            ]
+        wanted = [image_id for image_id in stored if image_id not in done]
+        if wanted:
+            kept = EnsembleLogits([[held_out_logits(name, stored)] for name in names])
             check_unchanged(ensemble, names)
-            for start in range(0, len(left), batch_size):
-                some = left[start : start + batch_size]
-                parts = [np.stack([logits[i] for i in some]) for logits in kept]
-                yield some, mean_logits(parts, [shares[name] for name in names])
+            for start in range(0, len(wanted), batch_size):
+                batch_ids = wanted[start : start + batch_size]
+                logits = [kept.blend(i, [shares[name] for name in names]) for i in batch_ids]
+                yield batch_ids, np.stack(logits)
         if set(fresh) - set(done):
-            nets = [replace(net_of(runs[name]), weight=shares[name]) for name in names]
+            nets = [replace(net_of(name), weight=shares[name]) for name in names]
             check_unchanged(ensemble, names)
             yield from predict_logits(nets, fresh, batch_size, views, done)
 
 
-def _held_out(
-    ensemble: Ensemble,
-    run: Run,
-    image_ids: Sequence[str],
-    views: int,
-    net_of: Callable[[Run], Net],
-    batch_size: int,
-) -> Logits:
-    kept = load_logits(run, "fold", views, image_ids)
-    if kept is not None:
-        return kept
-
-    def predict(some: Sequence[str]) -> Iterator:
-        net = net_of(run)  # perhaps loaded a while ago
-        check_unchanged(ensemble, [run.name])
-        return predict_logits([net], some, batch_size, views)
-
-    return keep_logits(run, "fold", views, image_ids, predict)
-
-
-def blend_logits(
-    members: Sequence[Sequence[Logits]], weights: Sequence[float], image_id: str
-) -> np.ndarray:
-    """Mean logits of one image, float32 (S, S, 1) or (C,).
-
-    Args:
-        members: of each training the logits of its folds; the mean is taken over those that hold
-            the image (held-out sets: one fold does).
-        weights: of the trainings.
-        image_id: which image.
-    """
-    means = []
-    for folds in members:
-        there = [logits[image_id][None] for logits in folds if image_id in logits]
-        means.append(mean_logits(there, [1.0] * len(there)))
-    return mean_logits(means, weights)[0]
-
-
-def stack_logits(members: Sequence[Sequence[Logits]], image_ids: Sequence[str]) -> np.ndarray:
-    """Log-probabilities float64 (M, N, C) of M members, N images and C classes."""
-    each = [[blend_logits([folds], [1.0], image_id) for image_id in image_ids] for folds in members]
-    return np.asarray(each, dtype=np.float64)
+def _held_out_by_all(ensemble: Ensemble, names: Sequence[str]) -> set[str]:
+    """Images that every run of `names` held out."""
+    held_out = (
+        set(run_folder.held_out_images(ensemble.folds[run.name], run.k_fold))
+        for run in ensemble.runs
+        if run.name in names
+    )
+    return set.intersection(*held_out)
 
 
 def _made_by(run: Run, data: str | None) -> dict:
-    data = run.record["data_fingerprint"] if data is None else data
+    data = run.data_fingerprint if data is None else data
     return {"format": FORMAT, "weights": run_folder.weights_hash(run), "data": data}
 
 
-def _not_kept(run: Run, views: int) -> str:
-    script = "seg_eval.py" if run.record["task"] == 1 else "cls_eval.py"
-    return (
-        f"{run.folder}: the held-out predictions of these weights are not there. Make them: "
-        f"python3 runs/{script} --backbone {run.settings['backbone']} --version "
-        f"{run.settings['version']} --k-fold {run.k_fold}{' --tta' * (views == 8)}"
-    )
-
-
-def _files(run: Run, images: str, views: int):
+def _files(run: Run, images: str, views: int) -> tuple[Path, Path]:
     ending = f"logits_{images}{'_tta' if views == 8 else ''}"
     return run.file(f"{ending}.npy"), run.file(f"{ending}.json")

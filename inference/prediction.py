@@ -1,23 +1,27 @@
-"""Nets -> logits, each image by nets that did not train on it.
+"""Nets -> logits, batch by batch.
 
-Enters: nets with the cached images each of them takes, uint8 (N, S, S, 3), and what each was
-trained on. Leaves: logits float32, (S, S, 1) of a mask or (C,) log-probabilities of the classes,
-averaged over nets and views.
+Enters: trained runs with the cached images that each of them takes, uint8 (N, S, S, 3). Leaves:
+logits float32, (S, S, 1) of a mask or (C,) log-probabilities of the classes, averaged over nets and
+views.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from scipy.special import log_softmax
 
+from datasets.cache import Cached
 from inference import tta
+from misc_utils import command_line
+from training.run_folder import Run
 
 if TYPE_CHECKING:  # what is predicted already can be read without it
     import keras
@@ -28,15 +32,17 @@ class Net:
     """A net that predicts, and the pictures it takes."""
 
     model: keras.Model  # ends at its logits, (B, S, S, 1) or (B, C)
-    images: object  # datasets.cache.Cached: `array` uint8 (N, S, S, 3), `rows(image_ids)`
+    images: Cached
     weight: float = 1.0  # in the mean over nets
 
 
-def logits_of(model: keras.Model) -> keras.Model:
-    """The same net, ending at its layer `logits`."""
-    import keras
+def load_net(run: Run, images: Cached) -> Net:
+    """The net of a run, ending at its logits; UserError when its weights do not fit."""
+    command_line.import_keras()
+    from models.trained import load_classifier, load_segmenter, logits_of
 
-    return keras.Model(model.input, model.get_layer("logits").output)
+    load = load_segmenter if run.task == 1 else load_classifier
+    return Net(logits_of(load(run.settings, run.weights)), images)
 
 
 def predict_logits(
@@ -51,10 +57,10 @@ def predict_logits(
     Args:
         nets: each predicts every image.
         image_ids: which images, n of them.
-        batch_size: images per step, at most; all steps have equally many, of the last some may be
-            made up, so that a call compiles one shape.
+        batch_size: images per step, at most; all steps have equally many, the last may be filled
+            up, so that a call compiles one shape.
         views: 1, or 8 for all flips and quarter turns.
-        done: images that are not asked for; the batches stay the same without them, so that the
+        done: images that are not wanted; the batches stay the same without them, so that the
             logits of the others are the same to the last bit.
 
     Yields:
@@ -65,13 +71,12 @@ def predict_logits(
     steps = max(-(-len(image_ids) // batch_size), 1)
     batch_size = max(-(-len(image_ids) // steps), 1)  # all alike, and hardly any to be filled up
     for start in range(0, len(image_ids), batch_size):
-        chosen = image_ids[start : start + batch_size]
-        left = [image_id for image_id in chosen if image_id not in done]
-        if not left:
-            continue
-        means = [_mean_over_views(net, chosen, batch_size, views) for net in nets]
-        logits = mean_logits(means, [net.weight for net in nets])
-        yield left, logits[[image_id not in done for image_id in chosen]]
+        batch_ids = image_ids[start : start + batch_size]
+        wanted = [image_id not in done for image_id in batch_ids]
+        if any(wanted):
+            means = [_mean_over_views(net, batch_ids, batch_size, views) for net in nets]
+            logits = mean_logits(means, [net.weight for net in nets])
+            yield [i for i, want in zip(batch_ids, wanted, strict=True) if want], logits[wanted]
 
 
 def _mean_over_views(net: Net, image_ids: Sequence[str], batch_size: int, views: int) -> np.ndarray:
@@ -83,6 +88,35 @@ def _mean_over_views(net: Net, image_ids: Sequence[str], batch_size: int, views:
         logits = np.asarray(net.model.predict_on_batch(seen), dtype=np.float32)
         total += tta.undo(logits, k) if logits.ndim == 4 else log_softmax(logits, axis=-1)
     return (total / views)[: len(batch)]
+
+
+def mean_logits(logits: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
+    """Weighted mean, float32, of logits (B, C), or of maps (B, S, S, 1), whose sizes may differ.
+
+    Maps are brought to the largest of their sizes, bilinearly.
+    """
+    if logits[0].ndim == 4:
+        size = max(maps.shape[1] for maps in logits)
+        logits = [_resized(maps, size) for maps in logits]
+    total = sum(weights)
+    return sum(
+        (np.float32(weight / total) * np.asarray(part, dtype=np.float32))
+        for part, weight in zip(logits, weights, strict=True)
+    )
+
+
+def _resized(maps: np.ndarray, size: int) -> np.ndarray:
+    if maps.shape[1] == size:
+        return maps
+    if maps.shape[-1] != 1:
+        raise ValueError(f"maps of one channel can be resized, not of {maps.shape[-1]}")
+    maps = np.asarray(maps, dtype=np.float32)
+    return np.stack([cv2.resize(part[..., 0], (size, size))[..., None] for part in maps])
+
+
+def begun(batches: Iterator) -> Iterator:
+    """The same batches, the first of them predicted now: whatever is wrong shows at once."""
+    return chain(list(islice(batches, 1)), batches)
 
 
 def work_behind(
@@ -110,50 +144,3 @@ def work_behind(
             yield queue.popleft().result()
     while queue:
         yield queue.popleft().result()
-
-
-def mean_logits(logits: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
-    """Weighted mean, float32, of logits (B, C), or of maps (B, S, S, 1), whose sizes may differ.
-
-    Maps are brought to the largest of their sizes, bilinearly.
-    """
-    if logits[0].ndim == 4:
-        size = max(maps.shape[1] for maps in logits)
-        logits = [_resized(maps, size) for maps in logits]
-    total = sum(weights)
-    return sum(
-        (np.float32(weight / total) * np.asarray(part, dtype=np.float32))
-        for part, weight in zip(logits, weights, strict=True)
-    )
-
-
-def _resized(maps: np.ndarray, size: int) -> np.ndarray:
-    if maps.shape[1] == size:
-        return maps
-    maps = np.asarray(maps, dtype=np.float32)
-    return np.stack([cv2.resize(part[..., 0], (size, size))[..., None] for part in maps])
-
-
-def assign_nets(
-    image_ids: Sequence[str],
-    trained_on: Mapping[str, set[str]],
-    lesions: Mapping[str, str] | None = None,
-) -> tuple[dict[tuple[str, ...], list[str]], list[str]]:
-    """Which nets may predict which image: those that trained neither on it nor on its lesion.
-
-    Args:
-        image_ids: the images to predict.
-        trained_on: {name of a net: ids of the images, and of the lesions, it was trained on}.
-        lesions: {image id: lesion id}, where known.
-
-    Returns:
-        {names of the nets that predict: image ids}, and the ids that every net was trained on.
-    """
-    lesions = lesions or {}
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for image_id in image_ids:
-        keys = {image_id, lesions.get(image_id, image_id)}
-        nets = tuple(name for name, seen in trained_on.items() if not keys & seen)
-        groups.setdefault(nets, []).append(image_id)
-    left_out = groups.pop((), [])
-    return groups, left_out

@@ -8,7 +8,9 @@ file that says what made it (see provenance).
 import contextlib
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -54,6 +56,50 @@ def deciding_settings(settings: Mapping[str, object]) -> dict[str, object]:
                 )
         unused = {"margin", "edge", "edge_radius", "format"}
     return {name: value for name, value in settings.items() if name not in unused}
+
+
+@dataclass(frozen=True, eq=False)
+class ResultFolder:
+    """A folder of masks or crops that this process writes, and which images are done."""
+
+    submissions: Path
+    name: str
+    made_by: dict  # see provenance.check_maker
+    journal: Journal
+    overwrite: bool
+    done: set[str]  # images whose file is whole, as the journal's SHA-256 says
+
+    @property
+    def folder(self) -> Path:
+        """Where the files go."""
+        return self.submissions / self.name
+
+    def begin(self, total: int) -> None:
+        """Open the folder for the files of `total` images, those that are done included."""
+        open_folder(self.submissions, self.name, self.made_by, self.overwrite)
+        if len(self.done) < total:
+            provenance.write_record(self.submissions, self.name, self.made_by, complete=False)
+
+    def finish(self, summary: dict) -> None:
+        """Mark the folder as complete; `summary` holds counts and the like."""
+        self.journal.close()
+        close_folder(self.submissions, self.name, self.made_by, summary)
+
+
+@contextmanager
+def claimed_folder(
+    submissions: Path, name: str, made_by: dict, data: str, overwrite: bool
+) -> Iterator[ResultFolder]:
+    """The folder `name`, with what is done of it, while no other process may write it.
+
+    Nothing is written before it begins. Arguments as in provenance.open_journal.
+
+    Raises UserError when something different made what is there, or another process writes it.
+    """
+    with provenance.claimed(submissions, name):
+        journal = provenance.open_journal(submissions, name, made_by, data, overwrite)
+        done = done_images(submissions / name, journal)
+        yield ResultFolder(submissions, name, made_by, journal, overwrite, done)
 
 
 def open_folder(submissions: Path, name: str, made_by: dict, overwrite: bool) -> Path:

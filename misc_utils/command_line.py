@@ -13,12 +13,17 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
+from typing import Annotated, Literal
 
 import tyro
 
 from misc_utils import signals
 from misc_utils.errors import UserError
 from misc_utils.files import explained
+
+# Types of settings that name folds
+Folds = Annotated[tuple[int, ...] | Literal["all"], tyro.conf.arg(metavar="all|0 1 2")]
+KFold = Annotated[int | tuple[int, ...] | Literal["all"], tyro.conf.arg(metavar="all|0 1 2")]
 
 # Numbers of all scripts, lowest and highest; None where a setting may be None is left alone
 MOST = 1e9

@@ -3,9 +3,35 @@
 Enters: names and image ids. Leaves: text for a message, or a UserError.
 """
 
+import os
+import shlex
+import shutil
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 from misc_utils.errors import UserError
+
+RUNS = Path(__file__).resolve().parents[1] / "runs"
+
+
+def command(script: str, *flags: object) -> str:
+    """A command for a message that works when pasted: this Python, this root, this code.
+
+    Args:
+        script: name of a file in runs/.
+        flags: words of the command line, in order.
+    """
+    typed = shutil.which("python3")
+    same = typed is not None and os.path.samefile(Path(typed).parent, Path(sys.executable).parent)
+    file = RUNS / script
+    words = [
+        "python3" if same else sys.executable,
+        str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file),
+        *map(str, flags),
+    ]
+    root = os.environ.get("ISIC_ROOT")
+    return (f"ISIC_ROOT={shlex.quote(root)} " if root else "") + shlex.join(words)
 
 
 def check_same_ids(what: str, expected: object, found: object, advice: str) -> None:

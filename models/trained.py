@@ -15,6 +15,11 @@ from models.unet import build_segmenter
 from models.weights import load_weights
 
 
+def logits_of(model: keras.Model) -> keras.Model:
+    """The same net, ending at its layer `logits`."""
+    return keras.Model(model.input, model.get_layer("logits").output)
+
+
 def load_segmenter(settings: Mapping, file: Path) -> keras.Model:
     """The U-Net of a Task 1 run; UserError when `file` is of another architecture or damaged."""
     use_precision(settings.get("precision", "float32"))

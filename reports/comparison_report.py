@@ -3,13 +3,12 @@
 Enters: scores and paired differences with their intervals. Leaves: text, and an HTML file.
 """
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from inference.ensemble import LONGEST_NAME, Ensemble
+from inference.ensemble import Ensemble, shortened
 from reports import eval_report, report
 
 
@@ -34,16 +33,14 @@ def write(
 ) -> Path:
     """Write the report into `folder`, named after all that is compared."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = "_against_".join(nets.name for nets in several) + "_tta" * tta
-    if len(name) > LONGEST_NAME:
-        name = f"{name[: LONGEST_NAME - 13]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    name = shortened("_against_".join(nets.name for nets in several) + "_tta" * tta)
     about = {}
     for nets in several:
         facts = eval_report.about(nets, "fold", {"tta": tta}, count)
         del facts["Settings of the evaluation"]
         label = "+".join(nets.labels)
         about |= {f"{label}: {part.lower()}": values for part, values in facts.items()}
-    file, task = folder / f"{name}.html", several[0].runs[0].record["task"]
+    file, task = folder / f"{name}.html", several[0].task
     report.write_comparison_report(
         file,
         title=f"Task {task}: {' against '.join('+'.join(nets.labels) for nets in several)}",

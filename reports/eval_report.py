@@ -14,6 +14,7 @@ import pandas as pd
 from evaluation import tuned
 from inference.ensemble import Ensemble, missing_folds
 from inference.postprocess import PostProcessing
+from inference.scope import views_of
 from misc_utils.errors import UserError
 from reports import figures, report
 from reports.report import Shown
@@ -75,10 +76,10 @@ def folds_text(table: pd.DataFrame, measures: Sequence[str]) -> str:
 def about(ensemble: Ensemble, images: str, used: Mapping, count: int) -> dict[str, dict]:
     """Named lists of facts: what was scored, data and folds, settings, what made it."""
     first = ensemble.runs[0]
-    folds = run_folder.load_folds(first)
-    data = {"data fingerprint": first.record["data_fingerprint"]}
-    if first.record.get("truth_fingerprint"):
-        data["truth fingerprint"] = first.record["truth_fingerprint"]
+    folds = ensemble.folds[first.name]
+    data = {"data fingerprint": first.data_fingerprint}
+    if first.truth_fingerprint:
+        data["truth fingerprint"] = first.truth_fingerprint
     data["folds fingerprint"] = run_folder.folds_fingerprint(folds)
     sizes = folds["fold"].value_counts().sort_index()
     data["images in each fold"] = ", ".join(f"{k}: {n:,}" for k, n in sizes.items())
@@ -95,9 +96,8 @@ def about(ensemble: Ensemble, images: str, used: Mapping, count: int) -> dict[st
         settings = member[0].settings
         name = f"{settings['backbone']}, version {settings['version']}"
         facts[f"Settings of the training: {name}"] = dict(settings)
-    made = {key: first.record.get(key) for key in ("backend", "device", "git_commit")}
-    facts["Made with"] = first.record.get("versions", {}) | made
-    facts["Weights (SHA-256)"] = dict(ensemble.weights)
+    facts["Made with"] = first.made_with
+    facts["Weights (SHA-256)"] = dict(ensemble.weight_hashes)
     return facts
 
 
@@ -107,7 +107,7 @@ def limits(ensemble: Ensemble, images: str) -> list[str]:
     if images == "fold":
         monitors = sorted({run.settings["monitor"] for run in ensemble.runs})
         lines += [line.format(monitor=" and ".join(monitors)) for line in FOLD_LIMITS]
-        if ensemble.runs[0].record["task"] == 1:
+        if ensemble.task == 1:
             lines.append(TASK_1_LIMIT)
     return lines
 
@@ -183,16 +183,15 @@ def tuned_columns(ensemble: Ensemble, images: str, used: Mapping) -> tuple[dict,
     if images != "fold" or used["limit"] is not None or other_rules:
         return {}, []  # other images or rules than those that were tuned on
     try:
-        content = tuned.load_tuned(ensemble, 8 if used["tta"] else 1)
+        found = tuned.load_tuned(ensemble, views_of(used["tta"]))
     except UserError as error:  # of weights of before; the scores here are none the worse for it
         return {}, [str(error)]
-    if content is None:
+    if found is None:
         return {}, []
     name = "tuned on other folds"
-    worth = pd.DataFrame.from_dict(content["worth"][name], orient="index").astype(float)
-    values = tuned.described(content["chosen"])
+    worth = pd.DataFrame.from_dict(found.worth[name], orient="index").astype(float)
     note = (
-        f"Tuned values were chosen on all of these images: {values}. What they are worth is in the "
+        f"Tuned values were chosen on all of these images: {found}. What they are worth is in the "
         f"column “{name}”: each fold was scored with values chosen without it."
     )
     return {name: worth}, [note]

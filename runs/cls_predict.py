@@ -21,7 +21,8 @@ class Settings:
     version: str = "0"  # of the runs
     ensemble: tuple[str, ...] = ()  # further runs to take the mean with, each backbone:version
     pred_set: Literal["training", "validation", "test"] = "test"  # Task 3 images to classify
-    limit: int | None = None  # only N images: the first, or of known classes the first by share
+    limit: int | None = None
+    """Only the first N by id; with known labels the first of each class, in proportion."""
     tta: bool = False  # mean over the 8 flips and quarter turns
     tuned: bool = True  # temperature and weights that cls_tune chose, where it has run
     browse: bool = True  # also write pages to look at: image, crop, probabilities
@@ -30,99 +31,77 @@ class Settings:
 
 
 def main(settings: Settings) -> None:
-    import shutil
-    from functools import cache
-
     import numpy as np
     from tqdm import tqdm
 
-    from datasets import ISIC2018, lesion_crops
+    from datasets import ISIC2018
     from evaluation import tuned
     from inference import class_table, ensemble, kept_logits, submission
-    from inference.prediction import Net, logits_of
+    from inference.inputs import classifier_inputs
+    from inference.scope import views_of
     from misc_utils import provenance
-    from reports import browse
-    from training import run_folder
 
-    # 1 runs and images
-    nets = ensemble.find_ensemble(
+    # 1 runs and images, and which run predicts which
+    runs = ensemble.find_ensemble(
         paths.model_data_dir(), 3, settings.backbone, settings.version, settings.ensemble
     )
-    data_dir, submissions = paths.data_dir(), paths.submissions_dir()
-    originals = ISIC2018.list_originals(data_dir, 3, settings.pred_set)
-    image_ids = ISIC2018.limited(data_dir, 3, settings.pred_set, list(originals), settings.limit)
-    images, crops_of = {}, {}
-    for member in nets.members:
-        view, margin = (run_folder.same(member, key) for key in ("lesion_view", "box_margin"))
-        size = run_folder.same(member, "image_size")
-        crops = lesion_crops.load_view_crops(submissions, settings.pred_set, view)
-        run_folder.check_same_crops(member, crops.maker if crops else None)
-        seen = ISIC2018.load_view(
-            data_dir, settings.pred_set, size, view, crops, margin, needed=image_ids
-        )
-        images |= {run.name: seen for run in member}
-        if settings.pred_set == "training":
-            for run in member:
-                run_folder.check_same_data(run, seen.fingerprint)
-        crops_of |= crops.files if crops else {}
-    own_set = settings.pred_set == "training"
+    views = views_of(settings.tta)
+    found = tuned.load_tuned(runs, views) if settings.tuned else None
+    chosen = found.chosen if found else None
+    data_dir, submissions, images = paths.data_dir(), paths.submissions_dir(), settings.pred_set
+    originals = ISIC2018.list_originals(data_dir, 3, images)
+    image_ids = ISIC2018.limited(data_dir, 3, images, list(originals), settings.limit)
+    inputs, crops = classifier_inputs(data_dir, submissions, runs, images, needed=image_ids)
+    own_set = images == "training"
     lesions = ISIC2018.load_lesions(data_dir, list(originals)) if own_set else None
-    groups, left_out = ensemble.assign_runs(nets, image_ids, lesions)
-    print(f"predicting with {ensemble.names_of(nets)}")
-    if left_out:
-        print(
-            f"left out, as every net there is was trained on their lesions: {len(left_out)} images"
-        )
-    views = 8 if settings.tta else 1
-    content = tuned.load_tuned(nets, views) if settings.tuned else None
-    chosen = content["chosen"] if content else None
-    if chosen:
-        print(f"as tuned ({tuned.tuned_file(nets, views)}): {tuned.described(chosen)}")
-    used = asdict(settings) | {"tuned": chosen}
-    made_by = ensemble.provenance(used, nets, groups)
-    table = submission.class_file(settings.pred_set)
-    with provenance.claimed(submissions, table):
-        seen_data = " ".join(sorted(seen.fingerprint for seen in images.values()))
-        journal = provenance.open_journal(
-            submissions, table, made_by, seen_data, settings.overwrite
-        )
+    assignment = ensemble.assign_runs(runs, image_ids, lesions)
+    print(f"predicting with {ensemble.names_of(runs)}")
+    if assignment.left_out:
+        count = len(assignment.left_out)
+        print(f"left out, as every run was trained on their lesions: {count} images")
+    if found:
+        print(f"tuned values ({found.file}): {found}")
+
+    # 2 predict; the journal holds the logits of what is done
+    used = asdict(settings) | {"tuned": tuned.to_json(chosen)}
+    made_by = ensemble.provenance(used, runs, assignment)
+    name, data = (
+        submission.class_file(images),
+        " ".join(sorted(seen.fingerprint for seen in inputs.values())),
+    )
+    with provenance.claimed(submissions, name):
+        journal = provenance.open_journal(submissions, name, made_by, data, settings.overwrite)
         done = set(journal.rows)
-        total = len(image_ids) - len(left_out)
         if done:
-            print(f"{len(done)} of {total} are classified already")
-
-        # 2 predict
-        @cache
-        def net_of(run) -> Net:
-            from models.trained import load_classifier
-
-            return Net(logits_of(load_classifier(run.settings, run.weights)), images[run.name])
-
-        weights = tuned.member_weights(nets, chosen)
-        bar = {"total": total, "initial": len(done), "unit": "image"}
-        with tqdm(desc=f"task3_{settings.pred_set}", **bar) as progress:
-            for some, values in kept_logits.stream_logits(
-                nets, groups, weights, views, own_set, net_of, settings.batch_size, done
-            ):
-                for image_id, logits in zip(some, values, strict=True):
-                    journal.add(image_id, {"logits": logits.tolist()})
-                progress.update(len(some))
+            print(f"{len(done)} of {assignment.count} are classified already")
+        batches = kept_logits.stream_logits(
+            runs,
+            assignment,
+            tuned.member_weights(runs, chosen),
+            views,
+            own_set,
+            inputs,
+            settings.batch_size,
+            done,
+        )
+        bar = {"total": assignment.count, "initial": len(done), "unit": "image"}
+        with tqdm(desc=f"task3_{images}", **bar) as progress:
+            for batch_ids, logits in batches:
+                for image_id, row in zip(batch_ids, logits, strict=True):
+                    journal.add(image_id, {"logits": row.tolist()})
+                progress.update(len(batch_ids))
         predicted = sorted(journal.rows)
         mean = np.array([journal.rows[image_id]["logits"] for image_id in predicted])
-        probability = tuned.class_probability(
-            mean[None], chosen and chosen | {"member_weights": [1.0]}
-        )
+        probability = tuned.class_probability(mean[None], chosen and chosen.of_blend())
 
         # 3 write
         expected = expected_images(data_dir, settings, predicted)
         submitted, rows = class_table.add_missing_image(predicted, probability, expected)
         if len(submitted) > len(predicted):
-            print(
-                f"{submitted[-1]} is scored with weight 0 and no image: given the mean of all rows"
-            )
+            print(f"{submitted[-1]} has no image and weight 0 in the score: it gets the mean row")
         file = submission.write_classes(
             submissions,
-            settings.pred_set,
+            images,
             submitted,
             rows,
             ISIC2018.CLASSES,
@@ -131,25 +110,36 @@ def main(settings: Settings) -> None:
             overwrite=settings.overwrite,
         )
         journal.close()
-        browse_folder = submissions / f"task3_{settings.pred_set}_browse"
-        shutil.rmtree(browse_folder, ignore_errors=True)  # pages of the table of before
-        as_json = file.with_name(f"task3_{settings.pred_set}_classes.json")
+        as_json = file.with_name(f"task3_{images}_classes.json")
         class_table.write_json(as_json, predicted, probability, ISIC2018.CLASSES)
         print(f"{len(predicted)} images classified: {file}, {as_json.name}")
-        if settings.browse:
-            labels = known_labels(data_dir, settings.pred_set)
+        write_pages(settings, runs.name, originals, crops, predicted, probability)
 
-            def card(image_id: str) -> browse.Row:
-                picture = ISIC2018.read_original(originals[image_id])
-                crop = crops_of.get(image_id) and ISIC2018.read_original(crops_of[image_id])
-                return browse.Row(image_id, picture, crop, row_of[image_id], labels.get(image_id))
 
-            row_of = dict(zip(predicted, probability, strict=True))
-            cards = map(card, tqdm(predicted, desc="pages", unit="image"))
-            title = f"Task 3, {settings.pred_set} set: {nets.name}"
-            print(
-                f"to look at: {browse.write_pages(browse_folder, cards, ISIC2018.CLASSES, title)}"
-            )
+def write_pages(settings: Settings, name: str, originals, crops, image_ids, probability) -> None:
+    """Replace the pages of an earlier table: image, crop and probabilities (N, C) of each image."""
+    import shutil
+
+    from tqdm import tqdm
+
+    from datasets import ISIC2018
+    from reports import browse
+
+    folder = paths.submissions_dir() / f"task3_{settings.pred_set}_browse"
+    shutil.rmtree(folder, ignore_errors=True)
+    if not settings.browse:
+        return
+    labels = known_labels(paths.data_dir(), settings.pred_set)
+    row_of = dict(zip(image_ids, probability, strict=True))
+
+    def card(image_id: str) -> browse.Row:
+        picture = ISIC2018.read_original(originals[image_id])
+        crop = ISIC2018.read_original(crops[image_id]) if image_id in crops else None
+        return browse.Row(image_id, picture, crop, row_of[image_id], labels.get(image_id))
+
+    cards = map(card, tqdm(image_ids, desc="pages", unit="image"))
+    title = f"Task 3, {settings.pred_set} set: {name}"
+    print(f"to look at: {browse.write_pages(folder, cards, ISIC2018.CLASSES, title)}")
 
 
 def known_labels(data_dir, images: str) -> dict[str, str]:

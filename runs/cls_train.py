@@ -3,7 +3,7 @@
 python3 runs/cls_train.py --backbone densenet121 --lesion-view whole --folds 0
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 import paths  # isort: skip  (the repository on sys.path)
@@ -18,11 +18,11 @@ from models.losses import CLASS_WEIGHTS, CLASSIFICATION_LOSSES
 class Settings:
     """Edit these, or give them as flags."""
 
-    backbone: Literal[*BACKBONES] = "densenet201"  # what the head stands on
+    backbone: Literal[*BACKBONES] = "densenet201"  # pretrained encoder
     version: str = "0"  # of the run; letters, digits and -
     num_folds: int = 5  # parts of the split; 1 = one 80/20 hold-out
-    folds: tuple[int, ...] | Literal["all"] = "all"  # which to hold out, one after another
-    limit: int | None = None  # use only N images, the first ones of each class
+    folds: command_line.Folds = "all"  # which to hold out, one after another
+    limit: int | None = None  # use only N images, of each class its share: the first by id
     lesion_view: Literal["whole", "box", "crop", "feather"] = "crop"
     """whole: the image; box: bounding box of the lesion; crop: box with the background black;
     feather: box with a soft edge. Box and crop need `python3 runs/seg_predict.py` first, feather
@@ -47,39 +47,40 @@ class Settings:
     seed: int = 42  # governs split, start weights, order and augmentation
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU
     workers: int = 4  # threads that read and augment batches
-    overwrite: bool = False  # delete runs of the same name and train anew, from the start
+    overwrite: bool = False  # delete runs of the same name and train from scratch
 
 
-def main(settings: Settings, replaced: dict | None = None) -> None:
-    from functools import lru_cache, partial
+def main(settings: Settings) -> None:
+    from training.loop import plan_folds
 
-    import keras
+    # 1 which folds; settings that differ from those of earlier runs are refused
+    train(plan_folds(paths.model_data_dir(), 3, settings))
+
+
+def train(plan) -> None:
+    """Train the folds of a training.loop.Plan."""
+    from contextlib import closing
+
     import numpy as np
 
     from datasets import ISIC2018, lesion_crops
-    from datasets.batches import Batches
-    from datasets.folds import check_fold_numbers, limit_labels, split_lesions
-    from inference import kept_logits, prediction
+    from datasets.folds import limit_labels, split_lesions
+    from inference import kept_logits
     from models.classifier import build_classifier
     from models.losses import class_weights, classification_loss
     from models.metrics import classification_metrics
-    from models.precision import use_precision
-    from models.weights import load_weights, save_weights
     from reports import figures
-    from training import claim, environment, fit, run_folder
+    from training.loop import TrainingData, train_folds
 
-    # 1 data
-    k_folds = check_fold_numbers(settings.folds, settings.num_folds)
-    model_data, data_dir = paths.model_data_dir(), paths.data_dir()
-    if replaced is None:
-        replaced = claim.check_settings(
-            model_data, 3, asdict(settings), k_folds, settings.overwrite
-        )
+    settings: Settings = plan.settings
+
+    # 2 data
+    data_dir, num_classes = paths.data_dir(), len(ISIC2018.CLASSES)
     image_ids = list(ISIC2018.list_originals(data_dir, 3, "training"))
     labels = ISIC2018.load_labels(data_dir, "training", image_ids)
-    chosen = limit_labels(labels, settings.limit)
     lesions = ISIC2018.load_lesions(data_dir, image_ids)
-    folds = split_lesions(chosen, lesions, settings.num_folds, settings.seed)
+    limited = limit_labels(labels, settings.limit)
+    folds = split_lesions(limited, lesions, settings.num_folds, settings.seed)
     crops = lesion_crops.load_view_crops(paths.submissions_dir(), "training", settings.lesion_view)
     images = ISIC2018.load_view(
         data_dir,
@@ -88,103 +89,43 @@ def main(settings: Settings, replaced: dict | None = None) -> None:
         settings.lesion_view,
         crops,
         settings.box_margin,
-        needed=list(chosen),
+        needed=list(limited),
     )
     label = np.array([labels[image_id] for image_id in images.image_ids])
-    targets = np.eye(len(ISIC2018.CLASSES), dtype=np.float32)[label]
-    facts = environment.describe(paths.repository) | {
-        "precision": use_precision(settings.precision),
-        "data_fingerprint": images.fingerprint,
-        "crops_maker": crops.maker if crops else None,
-    }
+    targets = np.eye(num_classes, dtype=np.float32)[label]
+    data = TrainingData(images, targets, folds, {"crops_maker": crops.maker if crops else None})
 
-    @lru_cache(maxsize=1)  # one net for all folds, so that it is traced and compiled once
-    def compiled_net(steps: int) -> tuple[keras.Model, fit.Start, keras.Model]:
-        keras.utils.set_random_seed(settings.seed)
+    # 3 net, loss and metrics
+    def build(optimizer):
         model = build_classifier(
             settings.backbone,
             image_size=settings.image_size,
             weights=settings.weights,
-            pretrained_dir=model_data / "pretrained",
-            num_classes=len(ISIC2018.CLASSES),
+            pretrained_dir=paths.pretrained_dir(),
+            num_classes=num_classes,
             dropout=settings.dropout,
             regularizer=settings.regularizer,
         )
-        model.compile(
-            fit.build_optimizer(settings.learning_rate, settings.schedule, steps),
-            classification_loss(settings.loss),
-            metrics=classification_metrics(len(ISIC2018.CLASSES)),
-        )
-        return model, fit.Start(model), prediction.logits_of(model)
+        loss = classification_loss(settings.loss)
+        model.compile(optimizer, loss, metrics=classification_metrics(num_classes))
+        return model
 
-    def train_fold(k_fold: int, run: run_folder.Run) -> None:
-        # 2 batches and model
-        train_rows = images.rows(run_folder.training_images(folds, k_fold))
-        held_out_rows = images.rows(run_folder.held_out_images(folds, k_fold))
-        train = Batches(
-            images.array,
-            targets,
-            train_rows,
-            settings.batch_size,
-            training=True,
-            augmentation=settings.augmentation,
-            seed=settings.seed,
-            workers=settings.workers,
-        )
-        held_out = Batches(
-            images.array, targets, held_out_rows, settings.batch_size, workers=settings.workers
-        )
-        weights = class_weights(label[train_rows], len(ISIC2018.CLASSES), settings.class_weight)
-        # the steps are part of a compiled schedule; folds differ in them at most by some per epoch
-        steps = len(train) * settings.epochs if settings.schedule == "cosine" else 0
-        model, start, logits = compiled_net(steps)
+    def weights_of(rows):
+        return class_weights(label[rows], num_classes, settings.class_weight)
 
-        # 3 train
-        claim.begin_run(run, folds)
-        print(
-            f"{run.name}: {len(train_rows)} images to train on, {len(held_out_rows)} held out, "
-            f"{model.count_params():,} parameters, on {facts['device']}"
-        )
-        progress = fit.fit_fold(
-            model,
-            start,
-            train,
-            held_out,
-            run,
-            partial(save_weights, model),
-            class_weight=weights,
-            verbose=command_line.verbosity(),
-        )
-
-        # 4 draw the course, keep what the best weights say of the held-out images, and report
-        figures.draw_history(run.file("history.png"), progress.columns, run.name)
-        load_weights(model, run.weights)
-        net = prediction.Net(logits, images)
-        kept_logits.keep_logits(
-            run,
-            "fold",
-            1,
-            run_folder.held_out_images(folds, k_fold),
-            partial(prediction.predict_logits, [net], batch_size=settings.batch_size, views=1),
-        )
-        best, best_epoch = progress.scores, progress.best_epoch
-        trained = {"best_epoch": best_epoch, "best": best, "seconds": round(progress.seconds)}
-        run_folder.finish_run(run, trained)
-        print(
-            f"{run.name}: best epoch {best_epoch + 1} of {settings.epochs}; accuracy "
-            f"{best['val_accuracy']:.3f}, balanced accuracy "
-            f"{best['val_balanced_accuracy']:.3f}; {run.folder}"
-        )
-
-    for k_fold in k_folds:
-        # a fold that is finished, or that another process trains, is passed over
-        with claim.claim_run(
-            model_data, 3, k_fold, asdict(settings), folds, facts, replaced
-        ) as run:
-            if run:
-                train_fold(k_fold, run)
-    which = f"--backbone {settings.backbone} --version {settings.version} --k-fold {k_folds[0]}"
-    print(f"next: python3 runs/cls_eval.py {which}")
+    # 4 train each fold; keep what its best weights say of the images it held out
+    with closing(train_folds(plan, data, build, weights_of)) as trained_folds:
+        for fold in trained_folds:
+            kept_logits.keep_held_out(fold, images, settings.batch_size)
+            figures.draw_history(fold.run.file("history.png"), fold.progress.columns, fold.run.name)
+            fold.finish()
+            best = fold.progress.scores
+            print(
+                f"{fold.run.name}: best epoch {fold.progress.best_epoch + 1} of {settings.epochs}; "
+                f"accuracy {best['val_accuracy']:.3f}, balanced accuracy "
+                f"{best['val_balanced_accuracy']:.3f}; {fold.run.folder}"
+            )
+    print(f"next: {plan.next_command}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ python3 runs/cls_tune.py --backbone densenet121
 python3 runs/cls_tune.py --backbone densenet121 --ensemble vgg16:0 --decision-weights
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import paths  # isort: skip  (the repository on sys.path)
@@ -24,50 +24,43 @@ class Settings:
     tta: bool = False  # tune for the mean over the 8 flips and quarter turns
     decision_weights: bool = False
     """Also a factor per class, for the highest balanced accuracy; the table then holds scores that
-    are no calibrated probabilities any more."""
+    are no longer calibrated."""
 
 
 def main(settings: Settings) -> dict[str, float]:
     import numpy as np
 
-    from datasets import ISIC2018
+    from datasets.challenge import CLASSES
     from evaluation import bootstrap, calibration, class_evaluation, tuned
-    from inference import ensemble, kept_logits
+    from evaluation.tuned import ClassChoice
+    from inference import kept_logits
+    from inference.ensemble import images_to_score
+    from inference.scope import find_scope
     from reports import eval_report
-    from training import run_folder
 
     # 1 held-out predictions and truth
-    nets = ensemble.find_ensemble(
-        paths.model_data_dir(), 3, settings.backbone, settings.version, settings.ensemble
-    )
-    ensemble.check_alike(nets)
-    views = 8 if settings.tta else 1
-    folds = run_folder.load_folds(nets.runs[0]).set_index("image", drop=False)
-    parts = ensemble.images_to_score(nets, "fold", list(folds.index))
-    logits = kept_logits.gather_logits(nets, "fold", views, parts, predict=None)
-    image_ids = sorted(image_id for part in parts.values() for image_id in part)
-    folds = folds.loc[image_ids]
+    scope = find_scope(paths.model_data_dir(), 3, settings)
+    ensemble = scope.ensemble
+    folds = ensemble.folds[ensemble.runs[0].name].set_index("image", drop=False)
+    to_score = images_to_score(ensemble, "fold", list(folds.index))
+    logits = kept_logits.gather_logits(scope, to_score, inputs=None)
+    folds = folds.loc[to_score.image_ids]
     truth, part = folds["label"].to_numpy(), class_evaluation.parts_of(folds)
     if len(np.unique(part)) < 2:
         raise UserError("tuning needs two held-out lesions at least.")
-    log_probability = kept_logits.stack_logits(logits, image_ids)  # (members, images, 7)
+    log_probability = logits.stack(to_score.image_ids)  # (members, images, 7)
 
     # 2 fit, on all folds and once more without each
-    def fit(rows: np.ndarray) -> dict:
+    def fit(rows: np.ndarray) -> ClassChoice:
         blend = calibration.fit_blend(log_probability[:, rows], truth[rows])
-        chosen = {
-            "member_weights": [float(weight) for weight in blend.weights],
-            "temperature": float(blend.temperature),
-            "decision_weights": None,
-        }
-        if settings.decision_weights:
-            probability = tuned.class_probability(log_probability[:, rows], chosen)
-            factors = calibration.fit_decision_weights(truth[rows], probability)
-            chosen["decision_weights"] = [float(factor) for factor in factors]
-        return chosen
+        choice = ClassChoice(tuple(map(float, blend.weights)), float(blend.temperature))
+        if not settings.decision_weights:
+            return choice
+        factors = calibration.fit_decision_weights(truth[rows], apply(choice, rows))
+        return replace(choice, decision_weights=tuple(map(float, factors)))
 
-    def apply(chosen: dict, rows: np.ndarray) -> np.ndarray:
-        return tuned.class_probability(log_probability[:, rows], chosen)
+    def apply(choice: ClassChoice, rows: np.ndarray) -> np.ndarray:
+        return tuned.class_probability(log_probability[:, rows], choice)
 
     every = np.ones(len(truth), bool)
     chosen = fit(every)
@@ -80,26 +73,27 @@ def main(settings: Settings) -> dict[str, float]:
     # 3 what it is worth
     weights = bootstrap.resample(folds["lesion"].tolist())
     worth = {
-        name: class_evaluation.overall_table(truth, probability, weights, ISIC2018.CLASSES)
+        name: class_evaluation.overall_table(truth, probability, weights, CLASSES)
         for name, probability in probabilities.items()
     }
     before, after = list(probabilities.values())[:2]
     worth["difference"] = bootstrap.class_difference(truth, before, after, weights)
 
     # 4 store and report
-    tuned.write_tuned(nets, views, chosen, worth)
-    print(f"{nets.name}, {len(truth)} images ({eval_report.described(nets, 'fold', list(parts))})")
-    for label, weight in zip(nets.labels, chosen["member_weights"], strict=True):
+    file = tuned.write_tuned(scope, chosen, worth)
+    what = eval_report.described(ensemble, "fold", to_score.folds)
+    print(f"{ensemble.name}, {len(truth)} images ({what})")
+    for label, weight in zip(ensemble.labels, chosen.weights, strict=True):
         print(f"  weight of {label}: {weight:.3f}")
-    print(f"  temperature: {chosen['temperature']:.3f}")
-    if chosen["decision_weights"]:
-        pairs = zip(ISIC2018.CLASSES, chosen["decision_weights"], strict=True)
+    print(f"  temperature: {chosen.temperature:.3f}")
+    if chosen.decision_weights:
+        pairs = zip(CLASSES, chosen.decision_weights, strict=True)
         print("  decision weights: " + ", ".join(f"{name} {weight:.2f}" for name, weight in pairs))
-    if len(parts) < 2:
-        print("one fold alone: cut into five parts, each tuned on the other four")
+    if len(to_score.folds) < 2:
+        print("a single fold: split into five parts, each tuned on the other four")
     measures = ("balanced_accuracy", "accuracy", "negative_log_likelihood", "calibration_error")
     print(eval_report.worth_text(worth, measures))
-    print(f"cls_predict.py uses these values from now on: {tuned.tuned_file(nets, views)}")
+    print(f"cls_predict.py uses these values from now on: {file}")
     return worth["tuned on other folds"]["value"].to_dict()
 
 

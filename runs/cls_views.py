@@ -7,8 +7,7 @@ compares; what is trained already is not trained again. Box and crop need `pytho
 runs/seg_predict.py` first, feather also with --edge feather.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import paths  # isort: skip  (the repository on sys.path)
@@ -38,45 +37,40 @@ class Settings:
 
 def main(settings: Settings) -> dict[str, float]:
     from datasets import lesion_crops
-    from datasets.folds import check_fold_numbers
-    from training import claim
+    from training.loop import plan_folds
 
-    # 1 what there is: crops for every view, and no training of before with other settings
-    trainings = {
-        view: replace(settings.train, version=f"{settings.train.version}-{view}", lesion_view=view)
-        for view in settings.views
-    }
-    k_folds = check_fold_numbers(settings.train.folds, settings.train.num_folds)
-    replaced = {}
-    for view, train in trainings.items():
+    # 1 what there is: crops for every view, and no earlier training with other settings
+    plans = {}
+    for view in settings.views:
         lesion_crops.load_view_crops(paths.submissions_dir(), "training", view)
-        replaced[view] = claim.check_settings(
-            paths.model_data_dir(), 3, asdict(train), k_folds, train.overwrite
-        )
+        version = f"{settings.train.version}-{view}"
+        view_settings = replace(settings.train, version=version, lesion_view=view)
+        plans[view] = plan_folds(paths.model_data_dir(), 3, view_settings)
 
     # 2 train and score each view
     backbone = settings.train.backbone
-    for view, train in trainings.items():
-        cls_train.main(train, replaced[view])
-        check_finished(train, k_folds)
-        cls_eval.main(cls_eval.Settings(backbone, "all", train.version, tta=settings.tta))
+    for plan in plans.values():
+        cls_train.train(plan)
+        check_finished(plan)
+        version = plan.settings.version
+        cls_eval.main(cls_eval.Settings(backbone, "all", version, tta=settings.tta))
 
     # 3 compare
-    which = tuple(f"{backbone}:{train.version}" for train in trainings.values())
+    which = tuple(f"{backbone}:{plan.settings.version}" for plan in plans.values())
     return compare.main(compare.Settings(which, task=3, tta=settings.tta))
 
 
-def check_finished(train: cls_train.Settings, k_folds: Sequence[int]) -> None:
-    """Raise UserError while another process trains one of these folds: half a net is no match."""
+def check_finished(plan) -> None:
+    """Raise UserError while another process trains a fold of the plan: half a net is no match."""
     from training import run_folder
 
-    runs = {run.name: run for run in run_folder.list_runs(paths.model_data_dir(), 3)}
-    for k_fold in k_folds:
-        name = run_folder.run_name(3, train.backbone, k_fold, train.version)
-        if name not in runs or not runs[name].record["finished"]:
+    runs = {run.name: run for run in run_folder.list_runs(plan.model_data, plan.task)}
+    for k_fold in plan.k_folds:
+        name = run_folder.run_name(plan.task, plan.settings.backbone, k_fold, plan.settings.version)
+        if name not in runs or not runs[name].finished:
             raise UserError(
-                f"{name} is being trained by another process. Start the same command again, "
-                f"without --train.overwrite, when that one has ended."
+                f"{name} is being trained by another process. Repeat the command, without "
+                f"--train.overwrite, when that one has ended."
             )
 
 

@@ -20,45 +20,45 @@ class Settings:
     which: tyro.conf.Positional[tuple[str, ...]] = ("vgg16:0", "densenet121:0")
     """Each backbone:version, or several with + between them; differences are to the first."""
     task: Literal[1, 3] = 1  # of the runs
-    k_fold: int | Literal["all"] = "all"  # the fold held out; all: every fold there is
+    k_fold: command_line.KFold = "all"  # folds held out
     tta: bool = False  # scores of the mean over the 8 flips and quarter turns
 
 
 def main(settings: Settings) -> dict[str, float]:
-    from evaluation import comparison
-    from inference import ensemble
-    from inference.ensemble import Ensemble
+    from evaluation import comparison, scores
+    from inference.ensemble import Ensemble, check_alike, find_ensemble, parse_label
+    from inference.scope import Scope
     from reports import comparison_report
 
     # 1 what the evaluations wrote
-    several = []
+    model_data, ensembles = paths.model_data_dir(), []
     for text in settings.which:
         first, *more = text.split("+")
-        backbone, version = ensemble.parse_label(first)
-        several.append(
-            ensemble.find_ensemble(
-                paths.model_data_dir(), settings.task, backbone, version, more, settings.k_fold
-            )
-        )
-    everything = tuple(member for nets in several for member in nets.members)
-    ensemble.check_alike(Ensemble(everything, paths.model_data_dir()))
-    ending = "fold" + "_tta" * settings.tta
-    read = {"+".join(nets.labels): ensemble.read_scores(nets, ending) for nets in several}
-    comparison.check_same_rules({name: content["settings"] for name, (content, _) in read.items()})
-    tables = {name: table for name, (_, table) in read.items()}
+        found = find_ensemble(model_data, settings.task, *parse_label(first), more, settings.k_fold)
+        ensembles.append(found)
+    members = tuple(member for ensemble in ensembles for member in ensemble.members)
+    check_alike(Ensemble(members, model_data))
+    stored = {
+        "+".join(ensemble.labels): scores.read_scores(Scope(ensemble, "fold", settings.tta))
+        for ensemble in ensembles
+    }
+    comparison.check_same_rules(
+        {name: content["settings"] for name, (content, _) in stored.items()}
+    )
+    tables = {name: table for name, (_, table) in stored.items()}
     comparison.check_same_images(tables)
 
     # 2 scores, and differences image by image
     compare = comparison.compare_masks if settings.task == 1 else comparison.compare_classes
-    scores, differences = compare(tables)
+    overall, differences = compare(tables)
 
     # 3 report
     count = len(next(iter(tables.values())))
     file = comparison_report.write(
-        paths.model_data_dir() / "comparisons", several, scores, differences, count, settings.tta
+        model_data / "comparisons", ensembles, overall, differences, count, settings.tta
     )
     print(f"{count} held-out images, 95 % intervals; report: {file}")
-    print(comparison_report.text(scores, differences))
+    print(comparison_report.text(overall, differences))
     return differences["value"].to_dict()
 
 

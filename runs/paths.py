@@ -31,6 +31,11 @@ def model_data_dir() -> Path:
     return root() / "model_data"
 
 
+def pretrained_dir() -> Path:
+    """ImageNet weights, for a machine without internet."""
+    return model_data_dir() / "pretrained"
+
+
 def submissions_dir() -> Path:
     """Masks, crops and class tables."""
     return root() / "submissions"

@@ -18,7 +18,7 @@ class Settings:
     """Edit these, or give them as flags."""
 
     backbone: Literal[*BACKBONES] = "densenet169"  # of the run to evaluate
-    k_fold: int | Literal["all"] = 0  # the fold held out; all: every fold there is, together
+    k_fold: command_line.KFold = 0  # folds held out; all: every fold there is, together
     version: str = "0"  # of the run
     ensemble: tuple[str, ...] = ()  # further runs to take the mean with, each backbone:version
     eval_set: Literal["fold", "validation", "test"] = "fold"
@@ -39,83 +39,62 @@ def main(settings: Settings) -> dict[str, float]:
     import numpy as np
 
     from datasets import ISIC2018
-    from evaluation import bootstrap, mask_scoring, tuned
-    from inference import ensemble, kept_logits, postprocess
+    from datasets.folds import limit_images
+    from evaluation import bootstrap, mask_scoring, scores, tuned
+    from inference import kept_logits
+    from inference.ensemble import images_to_score
+    from inference.inputs import segmenter_inputs
+    from inference.postprocess import mask_of
+    from inference.scope import find_scope
     from reports import eval_report
-    from training.run_folder import check_same_data
 
-    # 1 runs and images
-    nets = ensemble.find_ensemble(
-        paths.model_data_dir(),
-        1,
-        settings.backbone,
-        settings.version,
-        settings.ensemble,
-        settings.k_fold,
-    )
-    ensemble.check_alike(nets)
-    fold_only, views = settings.eval_set == "fold", 8 if settings.tta else 1
-    images_set, data_dir = "training" if fold_only else settings.eval_set, paths.data_dir()
-    sizes = sorted({run.settings["image_size"] for run in nets.runs})
-    images = {size: ISIC2018.load_images(data_dir, 1, images_set, size) for size in sizes}
-    some = images[sizes[0]]
-    truth_files = ISIC2018.list_truth_masks(data_dir, images_set, some.image_ids)
-    if fold_only:
-        check_same_data(nets.runs[0], some.fingerprint)
-    parts = ensemble.images_to_score(nets, settings.eval_set, some.image_ids, settings.limit)
-    image_ids = sorted(image_id for part in parts.values() for image_id in part)
-
-    # 2 predict what is not kept from before
-    def predict(run, image_ids):
-        command_line.import_keras()
-        from inference.prediction import Net, logits_of, predict_logits
-        from models.trained import load_segmenter
-
-        model = logits_of(load_segmenter(run.settings, run.weights))
-        net = Net(model, images[run.settings["image_size"]])
-        return predict_logits([net], image_ids, settings.batch_size, views)
-
-    logits = kept_logits.gather_logits(
-        nets, settings.eval_set, views, parts, predict, lambda run: some.fingerprint
-    )
-
-    # 3 score what is kept
-    chosen = tuned.load_for_eval(nets, views, settings.tuned, settings.eval_set)
-    weights = tuned.member_weights(nets, chosen)
+    # 1 runs, rules and images
+    scope = find_scope(paths.model_data_dir(), 1, settings, settings.k_fold, settings.eval_set)
+    ensemble, data_dir = scope.ensemble, paths.data_dir()
+    chosen = tuned.load_for_eval(scope, settings.tuned)
+    weights = tuned.member_weights(ensemble, chosen)
     rules = tuned.choose_rules(asdict(settings), chosen)
-    row = dict(zip(some.image_ids, range(len(some.image_ids)), strict=True))
-
-    def logits_of_image(image_id: str) -> np.ndarray:
-        return kept_logits.blend_logits(logits, weights, image_id)
-
-    def truth_of(image_id: str) -> np.ndarray:
-        height, width = some.heights[row[image_id]], some.widths[row[image_id]]
-        return ISIC2018.read_truth(truth_files[image_id], height, width) > 0
-
-    table = mask_scoring.score_maps(
-        image_ids, logits_of_image, truth_of, rules, f"{nets.name}: score"
+    inputs = segmenter_inputs(data_dir, ensemble, 1, scope.images_set)
+    images = next(iter(inputs.values()))
+    truth = ISIC2018.list_truth(data_dir, scope.images_set, images)
+    to_score = images_to_score(
+        ensemble,
+        settings.eval_set,
+        images.image_ids,
+        lambda image_ids: limit_images(image_ids, settings.limit),
     )
-    fold_of = {image_id: k_fold for k_fold, part in parts.items() for image_id in part}
-    table.insert(0, "fold", [fold_of[image_id] for image_id in image_ids])
-    scores = bootstrap.mask_table(table, bootstrap.resample(image_ids))
-    means = scores["value"].to_dict()
 
-    # 4 report
+    # 2 logits: read where they are kept, else predicted and kept
+    logits = kept_logits.gather_logits(scope, to_score, inputs, settings.batch_size)
+
+    # 3 score
+    table = mask_scoring.score_maps(
+        to_score.image_ids,
+        lambda image_id: logits.blend(image_id, weights),
+        truth.read,
+        rules,
+        f"{ensemble.name}: score",
+    )
+    table.insert(0, "fold", [to_score.fold_of[image_id] for image_id in table.index])
+    overall = bootstrap.mask_table(table, bootstrap.resample(to_score.image_ids))
+    means = overall["value"].to_dict()
+
+    # 4 store and report
     used = asdict(settings) | {"member_weights": weights} | asdict(rules)
-    intervals = {"intervals_95": {name: [low, high] for name, _, low, high in scores.itertuples()}}
-    ending = settings.eval_set + "_tta" * settings.tta
-    ensemble.write_scores(nets, ending, used, means | intervals, table)
-    originals = ISIC2018.list_originals(data_dir, 1, images_set)
+    intervals = {name: [low, high] for name, _, low, high in overall.itertuples()}
+    scores.write_scores(scope, used, means | {"intervals_95": intervals}, table)
+    originals = ISIC2018.list_originals(data_dir, 1, scope.images_set)
 
     def masks_of(image_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        truth = truth_of(image_id)
-        mask = postprocess.mask_of(logits_of_image(image_id), *truth.shape, rules)
-        return ISIC2018.read_original(originals[image_id]), truth, mask
+        mask = mask_of(logits.blend(image_id, weights), *images.size_of(image_id), rules)
+        return ISIC2018.read_original(originals[image_id]), truth.read(image_id), mask
 
-    file = eval_report.write_segmentation(nets, settings.eval_set, used, scores, table, masks_of)
-    of = eval_report.described(nets, settings.eval_set, list(parts))
-    print(f"{nets.name} on {len(table)} images ({of}), at original size; report: {file}")
-    print(eval_report.scores_text(scores))
+    file = eval_report.write_segmentation(
+        ensemble, settings.eval_set, used, overall, table, masks_of
+    )
+    what = eval_report.described(ensemble, settings.eval_set, to_score.folds)
+    print(f"{ensemble.name} on {len(table)} images ({what}), at original size; report: {file}")
+    print(eval_report.scores_text(overall))
     print(eval_report.folds_text(table, ("jaccard", "threshold_jaccard")), end="")
     print(
         f"mean jaccard: {means['jaccard']:.3f}, threshold jaccard: {means['threshold_jaccard']:.3f}"

@@ -25,7 +25,8 @@ class Settings:
     ensemble: tuple[str, ...] = ()  # further runs to take the mean with, each backbone:version
     task: Literal[1, 3] = 3  # whose images
     pred_set: Literal["training", "validation", "test"] = "training"  # which of them
-    limit: int | None = None  # only N images: the first, or of known classes the first by share
+    limit: int | None = None
+    """Only the first N by id; with known Task 3 labels the first of each class, in proportion."""
     tta: bool = False  # mean over the 8 flips and quarter turns
     margin: float = 0.0  # added around the bounding box, as a share of its longer side
     edge: Literal["hard", "feather"] = "hard"
@@ -46,128 +47,134 @@ class Settings:
 
 def main(settings: Settings) -> None:
     from concurrent.futures import ThreadPoolExecutor
-    from functools import cache
-    from itertools import chain, islice
     from pathlib import Path
 
     import numpy as np
     from tqdm import tqdm
 
     from datasets import ISIC2018, lesion_crops
-    from datasets.boxes import bounding_box, cut_lesion, radius_of_edge
+    from datasets.boxes import bounding_box, radius_of_edge
+    from datasets.lesion_crops import CropRow
     from evaluation import tuned
-    from inference import ensemble, kept_logits, postprocess, submission
-    from inference.prediction import Net, logits_of, work_behind
-    from misc_utils import provenance
-    from reports import figures
-    from training import run_folder
+    from inference import ensemble, kept_logits, submission
+    from inference.inputs import segmenter_inputs
+    from inference.postprocess import mask_of
+    from inference.prediction import begun, work_behind
+    from inference.scope import views_of
 
-    # 1 runs and images
+    # 1 runs and rules
     deciding = submission.deciding_settings(asdict(settings))
     edge_radius = radius_of_edge(settings.edge, settings.edge_radius)
-    nets = ensemble.find_ensemble(
+    runs = ensemble.find_ensemble(
         paths.model_data_dir(), 1, settings.backbone, settings.version, settings.ensemble
     )
-    data_dir, submissions = paths.data_dir(), paths.submissions_dir()
-    images = {
-        size: ISIC2018.load_images(data_dir, settings.task, settings.pred_set, size)
-        for size in sorted({run.settings["image_size"] for run in nets.runs})
-    }
-    some = next(iter(images.values()))
-    row_of = {image_id: row for row, image_id in enumerate(some.image_ids)}
-    files = ISIC2018.list_originals(data_dir, settings.task, settings.pred_set)
-    image_ids = ISIC2018.limited(
-        data_dir, settings.task, settings.pred_set, some.image_ids, settings.limit
-    )
-    own_set = settings.task == 1 and settings.pred_set == "training"
-    if own_set:
-        for run in nets.runs:
-            run_folder.check_same_data(run, some.fingerprint)
-    groups, left_out = ensemble.assign_runs(nets, image_ids)
-    print(f"predicting with {ensemble.names_of(nets)}")
-    if left_out:
-        print(f"left out, as every net there is was trained on them: {len(left_out)} images")
-
-    # 2 where to, and how
-    views = 8 if settings.tta else 1
-    content = tuned.load_tuned(nets, views) if settings.tuned else None
-    chosen = content["chosen"] if content else None
+    views = views_of(settings.tta)
+    found = tuned.load_tuned(runs, views) if settings.tuned else None
+    chosen = found.chosen if found else None
     rules = tuned.choose_rules(asdict(settings), chosen)
-    weights = tuned.member_weights(nets, chosen)
-    if chosen:
-        print(f"tuned values: {tuned.tuned_file(nets, views)}; in force: {rules}")
-    crops = settings.output == "crops"
-    used = deciding | {"tuned": chosen} | asdict(rules)
-    made_by = ensemble.provenance(used, nets, groups)
-    which = settings.task, settings.pred_set
-    name = (
-        lesion_crops.crop_folder(*which, settings.edge) if crops else submission.mask_folder(*which)
-    )
-    with provenance.claimed(submissions, name):
-        folder = submissions / name
-        journal = provenance.open_journal(
-            submissions, name, made_by, some.fingerprint, settings.overwrite
-        )
-        done = submission.done_images(folder, journal)
-        total = len(image_ids) - len(left_out)
-        if done:
-            print(f"{len(done)} of {total} are there already")
+    if found:
+        print(f"tuned values: {found.file}; in force: {rules}")
 
-        def write(image_id: str, logits: np.ndarray) -> tuple[Path, str, lesion_crops.CropRow]:
-            height, width = (int(side[row_of[image_id]]) for side in (some.heights, some.widths))
-            mask = postprocess.mask_of(logits, height, width, rules)
-            box = bounding_box(mask, settings.margin, edge_radius)
-            if crops:
-                original = ISIC2018.read_original(files[image_id])
-                crop = cut_lesion(original, mask, box, edge_radius)
-                file = lesion_crops.write_crop(folder, image_id, crop, settings.format)
-            else:
-                file = submission.write_mask(folder, image_id, mask, height, width)
-            place = (box.top, box.left, box.height, box.width, height, width)
-            row = lesion_crops.CropRow(image_id, *place, int(np.count_nonzero(mask)))
-            return file, submission.file_hash(file), row
+    # 2 images, and which run predicts which
+    data_dir, which = paths.data_dir(), (settings.task, settings.pred_set)
+    inputs = segmenter_inputs(data_dir, runs, *which)
+    images = next(iter(inputs.values()))
+    files = ISIC2018.list_originals(data_dir, *which)
+    image_ids = ISIC2018.limited(data_dir, *which, images.image_ids, settings.limit)
+    assignment = ensemble.assign_runs(runs, image_ids)
+    print(f"predicting with {ensemble.names_of(runs)}")
+    if assignment.left_out:
+        print(f"left out, as every run was trained on them: {len(assignment.left_out)} images")
 
-        # 3 predict and write
-        @cache
-        def net_of(run) -> Net:
-            from models.trained import load_segmenter
+    def write(image_id: str, logits: np.ndarray) -> tuple[Path, str, CropRow]:
+        height, width = images.size_of(image_id)
+        mask = mask_of(logits, height, width, rules)
+        box = bounding_box(mask, settings.margin, edge_radius)
+        file = write_product(settings, result.folder, image_id, mask, box, files[image_id])
+        place = (box.top, box.left, box.height, box.width, height, width)
+        row = CropRow(image_id, *place, int(np.count_nonzero(mask)))
+        return file, submission.file_hash(file), row
 
-            model = logits_of(load_segmenter(run.settings, run.weights))
-            return Net(model, images[run.settings["image_size"]])
-
+    # 3 predict and write; nothing is written, nor deleted, before a net has predicted
+    used = deciding | {"tuned": tuned.to_json(chosen)} | asdict(rules)
+    made_by = ensemble.provenance(used, runs, assignment)
+    total, name = assignment.count, folder_name(settings)
+    with submission.claimed_folder(
+        paths.submissions_dir(), name, made_by, images.fingerprint, settings.overwrite
+    ) as result:
+        if result.done:
+            print(f"{len(result.done)} of {total} are there already")
         batches = kept_logits.stream_logits(
-            nets, groups, weights, views, own_set, net_of, settings.batch_size, done
+            runs,
+            assignment,
+            tuned.member_weights(runs, chosen),
+            views,
+            which == (1, "training"),
+            inputs,
+            settings.batch_size,
+            result.done,
         )
-        # nothing is written, nor deleted, before a net has predicted
-        batches = chain(list(islice(batches, 1)), batches)
-        submission.open_folder(submissions, name, made_by, settings.overwrite)
-        if len(done) < total:
-            provenance.write_record(submissions, name, made_by, complete=False)
+        batches = begun(batches)
+        result.begin(total)
         with ThreadPoolExecutor() as threads:
             written = work_behind(threads, write, batches, waiting=2 * settings.batch_size)
-            for one in tqdm(written, name, total, unit="image", initial=len(done)):
-                lesion_crops.note_image(journal, *one)
+            for one in tqdm(written, name, total, unit="image", initial=len(result.done)):
+                lesion_crops.note_image(result.journal, *one)
+        rows = lesion_crops.rows_of(result.journal)
+        empty = sum(row.lesion_pixels == 0 for row in rows)
+        if settings.output == "crops":
+            lesion_crops.write_crops_table(result.folder, rows)
+        left_out = len(assignment.left_out)
+        result.finish({"images": len(rows), "left_out": left_out, "empty_masks": empty})
 
-        # 4 report
-        table = lesion_crops.rows_of(journal)
-        empty = sum(row.lesion_pixels == 0 for row in table)
-        if crops:
-            lesion_crops.write_crops_table(folder, table)
-        summary = {"images": len(table), "left_out": len(left_out), "empty_masks": empty}
-        journal.close()
-        submission.close_folder(submissions, name, made_by, summary)
+    # 4 report
     if empty:
         print(f"warning: no lesion found in {empty} images; their crop is the whole image")
-    shown = sorted(row.image for row in table)[:12]
-    sheet = folder.with_name(f"{name}_examples.png")
-    if crops:
-        cut = [lesion_crops.crop_file(folder, image_id, settings.format) for image_id in shown]
-        figures.draw_crops(sheet, [ISIC2018.read_original(file) for file in cut], shown)
+    sheet = draw_examples(settings, result.folder, files, sorted(row.image for row in rows)[:12])
+    products = "crops" if settings.output == "crops" else "masks"
+    print(f"{len(rows)} {products} in {result.folder}; some of them: {sheet}")
+
+
+def folder_name(settings: Settings) -> str:
+    """Name of the folder that masks or crops go to."""
+    from datasets.lesion_crops import crop_folder
+    from inference.submission import mask_folder
+
+    if settings.output == "mask":
+        return mask_folder(settings.task, settings.pred_set)
+    return crop_folder(settings.task, settings.pred_set, settings.edge)
+
+
+def write_product(settings: Settings, folder, image_id: str, mask, box, original):
+    """Write the mask of an image, uint8 (H, W), or cut its original along the box; the file."""
+    from datasets import ISIC2018
+    from datasets.boxes import cut_lesion, radius_of_edge
+    from datasets.lesion_crops import write_crop
+    from inference.submission import write_mask
+
+    if settings.output == "mask":
+        return write_mask(folder, image_id, mask, *mask.shape)
+    edge_radius = radius_of_edge(settings.edge, settings.edge_radius)
+    crop = cut_lesion(ISIC2018.read_original(original), mask, box, edge_radius)
+    return write_crop(folder, image_id, crop, settings.format)
+
+
+def draw_examples(settings: Settings, folder, originals, image_ids: list[str]):
+    """Draw some of the masks or crops on a sheet beside their folder; its file."""
+    from datasets import ISIC2018
+    from datasets.lesion_crops import crop_file
+    from inference.submission import read_mask
+    from reports import figures
+
+    sheet = folder.with_name(f"{folder.name}_examples.png")
+    if settings.output == "crops":
+        crops = [crop_file(folder, image_id, settings.format) for image_id in image_ids]
+        figures.draw_crops(sheet, [ISIC2018.read_original(file) for file in crops], image_ids)
     else:
-        masks = [submission.read_mask(folder, image_id) for image_id in shown]
-        pictures = [ISIC2018.read_original(files[image_id]) for image_id in shown]
-        figures.draw_overlays(sheet, pictures, None, masks, shown)
-    print(f"{len(table)} {'crops' if crops else 'masks'} in {folder}; some of them: {sheet}")
+        masks = [read_mask(folder, image_id) for image_id in image_ids]
+        pictures = [ISIC2018.read_original(originals[image_id]) for image_id in image_ids]
+        figures.draw_overlays(sheet, pictures, None, masks, image_ids)
+    return sheet
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ MADE_BY = {
 
 def create_run(model_data, task, k_fold, settings, folds, facts):
     """A run that has begun, in place of any of the same name."""
-    replaced = claim.check_settings(model_data, task, settings, [k_fold], overwrite=True)
+    claim.check_settings(model_data, task, settings, [k_fold], overwrite=True)
+    replaced = claim.stamp_runs(model_data, task, settings, [k_fold])
     with claim.claim_run(model_data, task, k_fold, settings, folds, facts, replaced) as run:
         claim.begin_run(run, folds)
     return run

@@ -36,7 +36,8 @@ def trained(model_data, finished=True, state=True):
 
 def claimed(model_data, folds=FOLDS, facts=FACTS, overwrite=False, **changed):
     settings = SETTINGS | changed
-    replaced = claim.check_settings(model_data, 1, settings, [0], True) if overwrite else {}
+    claim.check_settings(model_data, 1, settings, [0], overwrite)
+    replaced = claim.stamp_runs(model_data, 1, settings, [0]) if overwrite else {}
     with claim.claim_run(model_data, 1, 0, settings, folds, facts, replaced) as run:
         if run:
             claim.begin_run(run, folds)
@@ -52,7 +53,7 @@ def test_a_finished_run_is_passed_over(tmp_path, caplog):
     assert claimed(tmp_path, workers=8, folds=FOLDS) is None
 
 
-def test_an_unfinished_run_goes_on_and_says_what_changed(tmp_path):
+def test_an_unfinished_run_resumes_and_says_what_changed(tmp_path):
     trained(tmp_path, finished=False)
     run = claimed(tmp_path, facts=FACTS | {"device": "gpu"})
     assert run.resumes and run.weights.exists()
@@ -61,7 +62,7 @@ def test_an_unfinished_run_goes_on_and_says_what_changed(tmp_path):
     assert not record["finished"] and "best_epoch" not in record
 
 
-def test_going_on_leaves_alone_what_an_evaluation_is_writing(tmp_path):
+def test_resuming_leaves_alone_what_an_evaluation_is_writing(tmp_path):
     run = trained(tmp_path, finished=False)
     theirs = run.folder / f".partial_0123456789ab_{run.name}_logits_fold.npy"
     ours = [
@@ -74,7 +75,7 @@ def test_going_on_leaves_alone_what_an_evaluation_is_writing(tmp_path):
     assert theirs.exists() and not any(file.exists() for file in ours)
 
 
-def test_more_epochs_go_on(tmp_path):
+def test_more_epochs_resume(tmp_path):
     trained(tmp_path)
     run = claimed(tmp_path, epochs=5)
     assert run.resumes and run.settings["epochs"] == 5
@@ -145,10 +146,10 @@ def test_another_fold_trained_since_the_command_began_is_looked_at(tmp_path):
 
 
 def test_overwriting_with_two_trainings_at_once_mixes_none(tmp_path):
-    """One has trained fold 0 anew when the other, with other settings, comes to fold 1."""
+    """One has trained fold 0 again when the other, with other settings, comes to fold 1."""
     trained(tmp_path)
     other = SETTINGS | {"learning_rate": 0.2}
-    replaced = claim.check_settings(tmp_path, 1, other, [0, 1], overwrite=True)
+    replaced = claim.stamp_runs(tmp_path, 1, other, [0, 1])
     run = claimed(tmp_path, overwrite=True, learning_rate=0.3)
     run.weights.write_text("new")
     with pytest.raises(UserError, match=r"k0_v0, another fold.*rate 0\.3 then, 0\.2 now"):
@@ -172,7 +173,7 @@ def test_what_was_trained_since_is_not_overwritten(tmp_path, caplog):
     """The same command with --overwrite on two nodes: neither deletes what the other trained."""
     caplog.set_level(logging.INFO)
     trained(tmp_path)
-    replaced = [claim.check_settings(tmp_path, 1, SETTINGS, [0, 1], True) for _ in range(2)]
+    replaced = [claim.stamp_runs(tmp_path, 1, SETTINGS, [0, 1]) for _ in range(2)]
     assert replaced[0].keys() == {0, 1} and replaced[0][0] and replaced[0][1] is None
     with claim.claim_run(tmp_path, 1, 0, SETTINGS, FOLDS, FACTS, replaced[0]) as run:
         assert run and not run.resumes
@@ -193,9 +194,9 @@ def test_a_run_without_an_epoch_holds_nothing_to_keep(tmp_path):
     assert record["settings"]["learning_rate"] == 0.2
 
 
-def test_what_cannot_go_on_is_said(tmp_path):
+def test_what_cannot_resume_is_said(tmp_path):
     run = trained(tmp_path, finished=False, state=False)
-    with pytest.raises(UserError, match=r"k0_v0_state\.npz is not there"):
+    with pytest.raises(UserError, match=r"k0_v0_state\.npz is missing"):
         claimed(tmp_path)
     (run.folder / "settings.json").unlink()
     with pytest.raises(UserError, match=r"trained net, but no settings\.json"):

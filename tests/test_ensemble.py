@@ -4,7 +4,9 @@ import pandas as pd
 import pytest
 from drawn_results import create_run
 
+from evaluation import scores
 from inference import ensemble
+from inference.scope import Scope
 from misc_utils.errors import UserError
 from training import run_folder
 
@@ -42,6 +44,26 @@ def test_folders_and_labels(two_trainings):
     both = find(two_trainings, 1, "vgg16", "0", ["tiny:a"], k_fold=0)
     assert both.name == "task1_tiny_k0_va+vgg16_k0_v0"
     assert [run.name for run in both.runs] == ["task1_tiny_k0_va", "task1_vgg16_k0_v0"]
+    several = find(two_trainings, 1, "vgg16", "0", k_fold=(2, 0))
+    assert several.name == "task1_vgg16_k0-2_v0" and [run.k_fold for run in several.runs] == [0, 2]
+    with pytest.raises(UserError, match="fold 7"):
+        find(two_trainings, 1, "vgg16", "0", k_fold=(0, 7))
+
+
+def test_its_flags_name_it_again(two_trainings):
+    found = ensemble.find_ensemble(two_trainings, 1, "vgg16", "0", ["tiny:a"])
+    flags = ["--backbone", "tiny", "--version", "a", "--ensemble", "vgg16:0"]
+    assert found.flags == flags
+
+
+def test_each_split_is_read_once(two_trainings, monkeypatch):
+    read, load = [], run_folder.load_folds
+    monkeypatch.setattr(run_folder, "load_folds", lambda run: read.append(run.name) or load(run))
+    found = ensemble.find_ensemble(two_trainings, 1, "vgg16", "0", ["tiny:a"])
+    ensemble.check_alike(found)
+    ensemble.images_to_score(found, "fold", list("abcdef"))
+    ensemble.assign_runs(found, list("abcdef"))
+    assert sorted(read) == sorted(run.name for run in found.runs)
 
 
 def test_long_names_are_cut_but_stay_apart(tmp_path):
@@ -107,13 +129,17 @@ def test_other_views_of_the_same_lesions_may_be_blended(tmp_path):
 
 def test_scored_are_the_images_that_every_member_held_out(two_trainings):
     nets = ensemble.find_ensemble(two_trainings, 1, "vgg16", "0", ["tiny:a"])
-    parts = ensemble.images_to_score(nets, "fold", list("abcdef"))
-    assert parts == {0: ["a", "b"], 1: ["c", "d"]}
+    to_score = ensemble.images_to_score(nets, "fold", list("abcdef"))
+    assert to_score.of_fold == {0: ["a", "b"], 1: ["c", "d"]} and to_score.folds == [0, 1]
+    assert to_score.image_ids == list("abcd") and to_score.fold_of["c"] == 1
     assert ensemble.missing_folds(nets) == "; not trained: tiny:a fold 2"
-    assert ensemble.images_to_score(nets, "fold", list("abcdef"), 1) == {0: ["a"], 1: ["c"]}
-    assert ensemble.images_to_score(nets, "test", ["z", "y"]) == {None: ["y", "z"]}
+    first = ensemble.images_to_score(nets, "fold", list("abcdef"), lambda ids: ids[:1])
+    assert first.of_fold == {0: ["a"], 1: ["c"]}
+    assert ensemble.images_to_score(nets, "test", ["z", "y"]).of_fold == {None: ["y", "z"]}
     with pytest.raises(UserError, match="trained on 1 of the images to score, such as e"):
         ensemble.images_to_score(nets, "test", ["e", "y"])
+    with pytest.raises(UserError, match="data/ lacks b, d, which the runs held out"):
+        ensemble.images_to_score(nets, "fold", list("acef"))
 
 
 def test_a_fold_in_training_is_named(tmp_path):
@@ -122,12 +148,6 @@ def test_a_fold_in_training_is_named(tmp_path):
     run.weights.touch()
     nets = ensemble.find_ensemble(tmp_path, 1, "vgg16", "0")
     assert ensemble.names_of(nets).endswith("; training unfinished: task1_vgg16_k0_v0")
-
-
-def test_a_negative_limit_is_refused(two_trainings):
-    nets = ensemble.find_ensemble(two_trainings, 1, "vgg16", "0")
-    with pytest.raises(UserError, match="not -3"):
-        ensemble.images_to_score(nets, "fold", list("abcdef"), -3)
 
 
 def test_no_common_fold(tmp_path):
@@ -140,37 +160,61 @@ def test_no_common_fold(tmp_path):
 
 def test_runs_are_assigned_and_weighed(two_trainings):
     nets = ensemble.find_ensemble(two_trainings, 1, "vgg16", "0", ["tiny:a"])
-    groups, left_out = ensemble.assign_runs(nets, ["a", "c", "e", "new"])
+    assignment = ensemble.assign_runs(nets, ["a", "c", "e", "new"])
     tiny, vgg = (
         [f"task1_tiny_k{k}_va" for k in range(2)],
         [f"task1_vgg16_k{k}_v0" for k in range(3)],
     )
-    assert groups == {
+    assert assignment.groups == {
         (tiny[0], vgg[0]): ["a"],
         (tiny[1], vgg[1]): ["c"],
         (*tiny, *vgg): ["new"],
     }
-    assert left_out == ["e"]  # tiny's net that held it out was not trained
+    assert assignment.left_out == ["e"]  # tiny's net that held it out was not trained
+    assert assignment.count == 3
     shares = ensemble.weights_of_runs(nets, [*tiny, *vgg], [1.0, 3.0])
     assert shares == pytest.approx(
         {tiny[0]: 0.5, tiny[1]: 0.5, vgg[0]: 1.0, vgg[1]: 1.0, vgg[2]: 1.0}
     )
 
 
+def test_an_image_is_predicted_by_the_runs_that_never_saw_it(tmp_path):
+    folds = FOLDS.assign(lesion=list("ABCDEF"))
+    for k in range(2):
+        make_run(tmp_path, "vgg16", k, folds=folds, task=3)
+    nets = ensemble.find_ensemble(tmp_path, 3, "vgg16", "0")
+    lesions = {"a2": "A", "c2": "C", "e2": "E", "new": "N"}  # other photographs, one of no lesion
+    assignment = ensemble.assign_runs(nets, ["a2", "c2", "e2", "new"], lesions)
+    k0, k1 = (run.name for run in nets.runs)
+    assert assignment.groups == {(k0,): ["a2"], (k1,): ["c2"], (k0, k1): ["new"]}
+    assert assignment.left_out == ["e2"]  # its fold was not trained, so both runs saw its lesion
+
+
 def test_scores_are_written_where_the_ensemble_lives(two_trainings):
     nets = ensemble.find_ensemble(two_trainings, 1, "vgg16", "0", ["tiny:a"])
-    table = pd.DataFrame({"jaccard": [0.5, 0.7]}, index=pd.Index(["b", "a"], name="image"))
-    ensemble.write_scores(nets, "fold", {"tta": False}, {"jaccard": 0.6}, table)
+    scope, table = (
+        Scope(nets, "fold", False),
+        pd.DataFrame({"jaccard": [0.5, 0.7]}, index=["b", "a"]),
+    )
+    scores.write_scores(scope, {"tta": False}, {"jaccard": 0.6}, table.rename_axis("image"))
     content = json.loads(nets.file("scores_fold.json").read_text())
     assert content["jaccard"] == 0.6 and content["images"] == 2 and len(content["weights"]) == 5
     assert pd.read_csv(nets.file("scores_fold.csv"))["image"].tolist() == ["a", "b"]
     assert len(run_folder.list_runs(two_trainings, 1)) == 5  # its folder is no run
-    read, rows = ensemble.read_scores(nets, "fold")
+    read, rows = scores.read_scores(scope)
     assert read == content and rows["jaccard"].to_dict() == {"a": 0.7, "b": 0.5}
-    command = r"seg_eval\.py --backbone tiny --version a --k-fold all"
-    with pytest.raises(UserError, match=f"no scores.*{command} --tta --ensemble vgg16:0"):
-        ensemble.read_scores(nets, "fold_tta")
-    nets.runs[0].weights.write_text("trained anew")
+    command = r"seg_eval\.py --backbone tiny --version a --ensemble vgg16:0"
+    with pytest.raises(UserError, match=f"no scores.*{command} --tta --k-fold all"):
+        scores.read_scores(Scope(nets, "fold", True))
+    nets.runs[0].weights.write_text("trained again")
     later = ensemble.find_ensemble(two_trainings, 1, "vgg16", "0", ["tiny:a"])
     with pytest.raises(UserError, match=f"other folds or weights.*{command}"):
-        ensemble.read_scores(later, "fold")
+        scores.read_scores(Scope(later, "fold", False))
+
+
+def test_a_suggested_command_names_the_folds_scored(two_trainings):
+    one = ensemble.find_ensemble(two_trainings, 1, "vgg16", "0", k_fold=(0, 2))
+    assert Scope(one, "fold", False).command("eval").endswith("--version 0 --k-fold 0 2")
+    test = Scope(ensemble.find_ensemble(two_trainings, 1, "vgg16", "0"), "test", True)
+    assert test.command("eval").endswith("--version 0 --tta --k-fold all --eval-set test")
+    assert test.command("tune").endswith("seg_tune.py --backbone vgg16 --version 0 --tta")

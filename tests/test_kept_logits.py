@@ -4,7 +4,9 @@ import pytest
 from drawn_results import create_run
 
 from inference import ensemble, kept_logits
+from inference.kept_logits import EnsembleLogits
 from inference.prediction import Net
+from inference.scope import Scope
 from misc_utils.errors import UserError
 
 FOLDS = pd.DataFrame({"image": list("abcdef"), "fold": [0, 0, 0, 1, 1, 1]})
@@ -32,14 +34,10 @@ class Predicts:
     def __call__(self, image_ids):
         self.asked += image_ids
         for start in range(0, len(image_ids), 2):
-            some = list(image_ids[start : start + 2])
-            values = np.array([ord(i) - ord("a") for i in some], np.float32) / 3
-            yield (
-                some,
-                np.broadcast_to(
-                    values.reshape(-1, *[1] * len(self.shape)), (len(some), *self.shape)
-                ),
-            )
+            batch_ids = list(image_ids[start : start + 2])
+            values = np.array([ord(i) - ord("a") for i in batch_ids], np.float32) / 3
+            maps = values.reshape(-1, *[1] * len(self.shape))
+            yield batch_ids, np.broadcast_to(maps, (len(batch_ids), *self.shape))
 
 
 def test_kept_once_read_ever_after(tmp_path):
@@ -67,7 +65,7 @@ def test_classes_are_kept_as_float32(tmp_path):
     assert kept["b"].dtype == np.float32 and kept["b"].shape == (7,)
 
 
-def test_other_weights_or_other_images_are_predicted_anew(tmp_path):
+def test_other_weights_or_other_images_are_predicted_again(tmp_path):
     run, predict = make_run(tmp_path), Predicts()
     load_or_keep(run, "fold", 1, ["a"], predict)
     load_or_keep(run, "fold", 1, ["a", "b"], predict)
@@ -77,7 +75,7 @@ def test_other_weights_or_other_images_are_predicted_anew(tmp_path):
     assert predict.asked == ["a", "a", "b", "x"]
     load_or_keep(run, "test", 1, ["x"], predict, data="the same ids, other pictures")
     assert predict.asked == ["a", "a", "b", "x", "x"]
-    run.weights.write_text("trained anew")
+    run.weights.write_text("trained again")
     assert kept_logits.load_logits(run, "fold", 1, ["a"]) is None
 
 
@@ -93,28 +91,52 @@ def test_weights_that_change_meanwhile_are_noticed(tmp_path):
     assert kept_logits.load_logits(run, "test", 1, ["x"], "d") is None
 
 
-def test_what_is_gathered_is_of_the_weights_that_were_looked_up(tmp_path):
+@pytest.fixture
+def net_of(monkeypatch):
+    """A function that stands in for loading the net of a run, once it is set."""
+    stand_in = {}
+    monkeypatch.setattr(kept_logits, "load_net", lambda run, images: stand_in["load"](run))
+    return lambda load: stand_in.update(load=load)
+
+
+def numbered(runs, asked):
+    """Nets whose logits are the number of their run."""
+    numbers = {run.name: number for number, run in enumerate(runs, start=1)}
+    return lambda run: Net(Model(numbers[run.name], asked), Pictures())
+
+
+def inputs_of(runs):
+    return {run.name: Pictures() for run in runs}
+
+
+def test_what_is_gathered_is_of_the_weights_that_were_looked_up(tmp_path, net_of):
     """Scores and tuned values name those; a training may have written better ones since."""
-    nets, predict = make_pair(tmp_path), Predicts()
-    parts = ensemble.images_to_score(nets, "fold", list("abcdef"))
-    nets.runs[2].weights.write_text("a better epoch")
+    pair = make_pair(tmp_path)
+    net_of(numbered(pair.runs, []))
+    to_score = ensemble.images_to_score(pair, "fold", list("abcdef"))
+    pair.runs[2].weights.write_text("a better epoch")
     with pytest.raises(UserError, match=r"vgg16_k0.*a training is under way"):
-        kept_logits.gather_logits(nets, "fold", 1, parts, lambda run, ids: predict(ids))
+        kept_logits.gather_logits(Scope(pair, "fold", False), to_score, inputs_of(pair.runs))
     again = make_pair_of(tmp_path)
-    kept_logits.gather_logits(again, "fold", 1, parts, predict=None)
+    kept_logits.gather_logits(Scope(again, "fold", False), to_score, inputs=None)
 
 
 @pytest.mark.parametrize("own_set", [True, False])
-def test_what_is_predicted_is_of_the_weights_that_were_looked_up(tmp_path, own_set):
-    nets = make_pair(tmp_path)
-    groups, _ = ensemble.assign_runs(nets, ["a"])
+def test_what_is_predicted_is_of_the_weights_that_were_looked_up(tmp_path, own_set, net_of):
+    pair = make_pair(tmp_path)
+    assignment = ensemble.assign_runs(pair, ["a"])
 
-    def net_of(run):
+    def load(run):
         run.weights.write_text("a better epoch")
         return Net(Model(1, []), Pictures())
 
+    net_of(load)
     with pytest.raises(UserError, match="a training is under way"):
-        next(kept_logits.stream_logits(nets, groups, [1.0, 1.0], 1, own_set, net_of, 2))
+        next(
+            kept_logits.stream_logits(
+                pair, assignment, [1.0, 1.0], 1, own_set, inputs_of(pair.runs), 2
+            )
+        )
     assert not list(tmp_path.glob("task*/*logits*"))  # of these weights nothing was predicted
 
 
@@ -143,28 +165,44 @@ def make_pair_of(model_data):
     return ensemble.find_ensemble(model_data, 1, "tiny", "0", ["vgg16:0"])
 
 
-def test_gathered_logits_are_those_each_fold_held_out(tmp_path):
-    nets, predict = make_pair(tmp_path), Predicts()
-    parts = ensemble.images_to_score(nets, "fold", list("abcdef"))
-    gathered = kept_logits.gather_logits(nets, "fold", 1, parts, lambda run, ids: predict(ids))
-    assert [[list(logits) for logits in member] for member in gathered] == [
+def test_gathered_logits_are_those_each_fold_held_out(tmp_path, net_of):
+    pair, asked = make_pair(tmp_path), []
+    net_of(numbered(pair.runs, asked))
+    to_score = ensemble.images_to_score(pair, "fold", list("abcdef"))
+    scope, inputs = Scope(pair, "fold", False), inputs_of(pair.runs)
+    gathered = kept_logits.gather_logits(scope, to_score, inputs, batch_size=3)
+    assert [[list(logits) for logits in member] for member in gathered.members] == [
         [["a", "b", "c"], ["d", "e", "f"]]
     ] * 2
-    assert len(predict.asked) == 12
-    again = kept_logits.gather_logits(nets, "fold", 1, parts, predict=None)
-    assert (again[1][1]["f"] == gathered[1][1]["f"]).all()
-    with pytest.raises(UserError, match=r"seg_eval\.py --backbone tiny .*--k-fold 0 --tta"):
-        kept_logits.gather_logits(nets, "fold", 8, parts, predict=None)
+    assert asked == [1, 2, 3, 4]
+    again = kept_logits.gather_logits(scope, to_score, inputs=None)
+    assert (again.members[1][1]["f"] == gathered.members[1][1]["f"]).all() and len(asked) == 4
+    with pytest.raises(UserError, match=r"seg_eval\.py --backbone tiny .*--tta --k-fold all"):
+        kept_logits.gather_logits(Scope(pair, "fold", True), to_score, inputs=None)
+
+
+def test_of_another_set_every_fold_predicts_every_image(tmp_path, net_of):
+    pair, asked = make_pair(tmp_path), []
+    net_of(numbered(pair.runs, asked))
+    scope, inputs = Scope(pair, "test", False), inputs_of(pair.runs)
+    to_score = ensemble.images_to_score(pair, "test", ["x", "y"])
+    gathered = kept_logits.gather_logits(scope, to_score, inputs, batch_size=2)
+    assert gathered.blend("y", [1.0, 3.0])[0, 0, 0] == (1.5 + 3 * 3.5) / 4
+    inputs = inputs_of(pair.runs)
+    for pictures in inputs.values():
+        pictures.fingerprint = "the same ids, other pictures"
+    kept_logits.gather_logits(scope, to_score, inputs, batch_size=2)
+    assert asked == [1, 2, 3, 4] * 2
 
 
 def test_blending_by_hand():
     first, second = {"a": np.full((2, 2, 1), 1.0)}, {"a": np.full((2, 2, 1), 4.0)}
     other = {"b": np.zeros((2, 2, 1))}
-    blend = kept_logits.blend_logits([[first, other], [second]], [2.0, 1.0], "a")
+    blend = EnsembleLogits([[first, other], [second]]).blend("a", [2.0, 1.0])
     assert blend == pytest.approx(np.full((2, 2, 1), 2.0)) and blend.dtype == np.float32
-    both = kept_logits.blend_logits([[first, second]], [1.0], "a")  # a set no fold trained on
+    both = EnsembleLogits([[first, second]]).blend("a", [1.0])  # a set no fold trained on
     assert both == pytest.approx(np.full((2, 2, 1), 2.5))
-    rows = kept_logits.stack_logits([[{"a": np.arange(3.0)}], [{"a": np.ones(3)}]], ["a"])
+    rows = EnsembleLogits([[{"a": np.arange(3.0)}], [{"a": np.ones(3)}]]).stack(["a"])
     assert rows.tolist() == [[[0, 1, 2]], [[1, 1, 1]]]
 
 
@@ -181,25 +219,27 @@ class Model:
 
 class Pictures:
     array = np.zeros((8, 2, 2, 3), np.uint8)
+    fingerprint = "d"
 
     def rows(self, image_ids):
         return np.array(["abcdefxy".index(i) for i in image_ids])
 
 
-def test_streaming_reads_what_was_held_out_and_predicts_the_rest(tmp_path):
-    nets, asked = make_pair(tmp_path), []
-    numbers = {run.name: number for number, run in enumerate(nets.runs, start=1)}
-
-    def net_of(run):
-        return Net(Model(numbers[run.name], asked), Pictures())
+def test_streaming_reads_what_was_held_out_and_predicts_the_rest(tmp_path, net_of):
+    pair, asked = make_pair(tmp_path), []
+    net_of(numbered(pair.runs, asked))
+    assignment = ensemble.assign_runs(pair, list("adx"))
 
     def stream(own_set):
-        got = kept_logits.stream_logits(nets, groups, [1.0, 3.0], 1, own_set, net_of, 2)
+        batches = kept_logits.stream_logits(
+            pair, assignment, [1.0, 3.0], 1, own_set, inputs_of(pair.runs), 2
+        )
         return {
-            i: float(row[0, 0, 0]) for ids, rows in got for i, row in zip(ids, rows, strict=True)
+            image_id: float(row[0, 0, 0])
+            for image_ids, rows in batches
+            for image_id, row in zip(image_ids, rows, strict=True)
         }
 
-    groups, _ = ensemble.assign_runs(nets, list("adx"))
     expected = {"a": (1 + 3 * 3) / 4, "d": (2 + 3 * 4) / 4, "x": (1.5 + 3 * 3.5) / 4}
     assert stream(own_set=False) == pytest.approx(expected)
     assert not list(tmp_path.glob("*/*logits*"))

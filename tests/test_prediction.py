@@ -4,6 +4,7 @@ import pytest
 from scipy.special import log_softmax
 
 from inference import prediction
+from models.trained import logits_of
 
 IMAGES = np.random.default_rng(0).integers(0, 255, (7, 6, 6, 3), dtype=np.uint8)
 IDS = tuple("abcdefg")
@@ -85,7 +86,7 @@ def test_batches_stay_the_same_without_what_is_done():
     assert all((one == other).all() for one, other in zip(seen, batches[1:], strict=True))
 
 
-def test_each_net_takes_its_own_pictures_and_weighs_as_told():
+def test_each_net_takes_its_own_pictures_and_weighs_as_asked():
     turned = Pictures(IMAGES[::-1], IDS[::-1])  # the same pictures in other rows
     nets = [
         prediction.Net(Scaled(1.0), Pictures(), weight=3.0),
@@ -117,24 +118,29 @@ def test_classes_are_averaged_as_log_probabilities():
     assert predict(nets, IDS, 4, 8)[1] == pytest.approx(np.mean(each, axis=0), abs=1e-5)
 
 
-def test_an_image_is_predicted_by_the_nets_that_never_saw_it():
-    trained_on = {"k0": {"c", "d"}, "k1": {"a", "b", "d"}}
-    groups, left_out = prediction.assign_nets(["a", "b", "c", "d", "new"], trained_on)
-    assert groups == {("k0",): ["a", "b"], ("k1",): ["c"], ("k0", "k1"): ["new"]}
-    assert left_out == ["d"]  # its fold was not trained, so both nets were trained on it
-
-
-def test_another_photograph_of_a_trained_lesion_counts_as_seen():
-    trained_on = {"k0": {"c", "L2"}, "k1": {"a", "L0"}}
-    lesions = {"a2": "L0", "c2": "L2", "new": "L9"}
-    groups, left_out = prediction.assign_nets(["a2", "c2", "new"], trained_on, lesions)
-    assert groups == {("k0",): ["a2"], ("k1",): ["c2"], ("k0", "k1"): ["new"]} and not left_out
-
-
 def test_nets_end_at_their_logits():
     image = keras.Input((4, 4, 3))
     logits = keras.layers.Dense(1, name="logits")(image)
     model = keras.Model(image, keras.layers.Activation("sigmoid", name="probability")(logits))
-    values = prediction.logits_of(model).predict_on_batch(np.ones((1, 4, 4, 3)))
+    values = logits_of(model).predict_on_batch(np.ones((1, 4, 4, 3)))
     probability = np.asarray(model.predict_on_batch(np.ones((1, 4, 4, 3))))
     assert 1 / (1 + np.exp(-np.asarray(values))) == pytest.approx(probability, abs=1e-6)
+
+
+def test_maps_of_several_channels_are_not_resized_into_one():
+    """Channel 0 of a smaller map would be taken for all of them."""
+    maps = [np.zeros((1, 4, 4, 5)), np.zeros((1, 8, 8, 5))]
+    with pytest.raises(ValueError, match="one channel"):
+        prediction.mean_logits(maps, [1.0, 1.0])
+
+
+def test_the_first_batch_is_predicted_at_once():
+    def batches():
+        seen.append("first")
+        yield 1
+        yield 2
+
+    seen = []
+    begun = prediction.begun(batches())
+    assert seen == ["first"] and list(begun) == [1, 2]
+    assert list(prediction.begun(iter([]))) == []

@@ -31,14 +31,14 @@ def test_a_run_is_found_by_its_settings_not_its_name(tmp_path):
     (tmp_path / "task1_other_k7_v9" / f"{made.name}.weights.h5").rename(
         tmp_path / "task1_other_k7_v9" / "task1_other_k7_v9.weights.h5"
     )
-    assert run_folder.find_run(tmp_path, 1, "tiny", "0-whole", 0).name == "task1_other_k7_v9"
+    assert run_folder.find_runs(tmp_path, 1, "tiny", "0-whole", [0])[0].name == "task1_other_k7_v9"
 
 
 def test_a_missing_run_lists_those_there_are(tmp_path):
     make_run(tmp_path, k_fold=1)
     make_run(tmp_path, task=3)
     with pytest.raises(UserError) as error:
-        run_folder.find_run(tmp_path, 1, "tiny", "0", 0)
+        run_folder.find_runs(tmp_path, 1, "tiny", "0", [0])[0]
     assert "task1_tiny_k1_v0" in str(error.value) and "task3" not in str(error.value)
     with pytest.raises(UserError, match="none"):
         run_folder.find_runs(tmp_path / "empty", 1, "tiny", "0")
@@ -49,7 +49,7 @@ def test_a_run_without_weights_is_not_used(tmp_path):
     make_run(tmp_path, k_fold=1).weights.unlink()
     assert [run.k_fold for run in run_folder.find_runs(tmp_path, 1, "tiny", "0")] == [0]
     with pytest.raises(UserError, match="no weights yet"):
-        run_folder.find_run(tmp_path, 1, "tiny", "0", 1)
+        run_folder.find_runs(tmp_path, 1, "tiny", "0", [1])[0]
 
 
 def test_broken_settings_are_named(tmp_path):
@@ -86,7 +86,7 @@ def test_a_leaking_split_is_refused_when_read(tmp_path, text, message):
 def test_another_split_than_trained_with_is_refused(tmp_path):
     run = make_run(tmp_path)
     FOLDS.assign(fold=[1, 0, 0, 1]).to_csv(run.folder / "folds.csv", index=False)
-    with pytest.raises(UserError, match="not the split that settings"):
+    with pytest.raises(UserError, match="not the split that the run was trained with"):
         run_folder.load_folds(run)
 
 
@@ -100,10 +100,10 @@ def test_a_leaking_split_is_refused_when_written(tmp_path):
 
 
 def test_what_a_net_was_trained_on(tmp_path):
-    assert run_folder.trained_on(make_run(tmp_path)) == {"b", "d"}
+    assert run_folder.trained_on(make_run(tmp_path), FOLDS) == {"b", "d"}
     folds = FOLDS.assign(lesion=["L", "M", "L", "N"])
     run = create_run(tmp_path, 3, 1, SETTINGS, folds, FACTS)
-    assert run_folder.trained_on(run) == {"a", "c", "L"}
+    assert run_folder.trained_on(run, folds) == {"a", "c", "L"}
 
 
 def test_fingerprints_of_splits_and_weights(tmp_path):
@@ -140,10 +140,10 @@ def test_other_data_and_other_crops_are_refused(tmp_path):
 
 def test_runs_that_predict_together_share_settings(tmp_path):
     runs = [make_run(tmp_path, 0), make_run(tmp_path, 1)]
-    assert run_folder.same(runs, "image_size") == 64
+    assert run_folder.shared_setting(runs, "image_size") == 64
     runs[1] = make_run(tmp_path / "other", 1, image_size=96)
     with pytest.raises(UserError, match="task1_tiny_k1_v0: 96"):
-        run_folder.same(runs, "image_size")
+        run_folder.shared_setting(runs, "image_size")
 
 
 def test_finishing_keeps_the_record(tmp_path):

@@ -87,7 +87,7 @@ def test_a_run_folder_holds_all_it_should(chain):
 def test_each_image_is_held_out_by_one_fold(chain, drawn_data):
     held_out = []
     for k in range(2):
-        run = run_folder.find_run(chain / "model_data", 1, "tiny", "0", k)
+        run = run_folder.find_runs(chain / "model_data", 1, "tiny", "0", [k])[0]
         folds = run_folder.load_folds(run)
         held_out += run_folder.held_out_images(folds, k)
         table = pd.read_csv(run.file("scores_fold.csv"))
@@ -96,8 +96,16 @@ def test_each_image_is_held_out_by_one_fold(chain, drawn_data):
     assert sorted(held_out) == sorted(file.stem for file in files)
 
 
+def folds_of(root, task):
+    return run_folder.load_folds(
+        run_folder.find_runs(root / "model_data", task, "tiny", "0", [0])[0]
+    )
+
+
 def test_lesions_stay_together(chain):
-    folds = run_folder.load_folds(run_folder.find_run(chain / "model_data", 3, "tiny", "0", 0))
+    folds = run_folder.load_folds(
+        run_folder.find_runs(chain / "model_data", 3, "tiny", "0", [0])[0]
+    )
     assert folds["lesion"].duplicated().any()  # several photographs of one lesion are there
     assert (folds.groupby("lesion")["fold"].nunique() == 1).all()
 
@@ -132,7 +140,7 @@ def test_printed_scores_of_classes_are_the_organisers(chain, tmp_path, monkeypat
     predicted = pd.read_csv(chain / "submissions" / "task3_training_submission.csv")
     assert predicted["image"].tolist() == sorted(truth["image"])
     for k in range(2):
-        run = run_folder.find_run(chain / "model_data", 3, "tiny", "0", k)
+        run = run_folder.find_runs(chain / "model_data", 3, "tiny", "0", [k])[0]
         held_out = run_folder.held_out_images(run_folder.load_folds(run), k)
         files = tmp_path / f"truth{k}.csv", tmp_path / f"prediction{k}.csv"
         truth[truth["image"].isin(held_out)].to_csv(files[0], index=False)
@@ -189,7 +197,9 @@ def test_crops_are_box_times_mask(chain):
 
 def test_every_image_of_the_training_set_is_predicted_by_the_net_that_held_it_out(chain):
     record = json.loads((chain / "submissions" / "task1_training.json").read_text())
-    folds = run_folder.load_folds(run_folder.find_run(chain / "model_data", 1, "tiny", "0", 0))
+    folds = run_folder.load_folds(
+        run_folder.find_runs(chain / "model_data", 1, "tiny", "0", [0])[0]
+    )
     by_nets = record["made_by"]["images_by_nets"]
     names = [f"task1_tiny_k{k}_v0" for k in range(2)]
     assert by_nets == {name: run_folder.held_out_images(folds, k) for k, name in enumerate(names)}
@@ -246,7 +256,7 @@ def test_a_fold_gives_the_same_weights_alone_and_after_another(copied, task, scr
     """The second fold starts from the same weights, random states and optimiser as the first."""
     script.main(script.Settings(**settings | {"version": "alone", "folds": (1,)}))
     runs = [
-        run_folder.find_run(copied / "model_data", task, "tiny", version, 1)
+        run_folder.find_runs(copied / "model_data", task, "tiny", version, [1])[0]
         for version in ("0", "alone")
     ]
     steps = np.ceil(run_folder.load_folds(runs[0])["fold"].value_counts() / settings["batch_size"])
@@ -290,7 +300,7 @@ def test_one_net_serves_all_folds(root, monkeypatch):
     assert len(built) == 1
     built.clear()
     cls_train.main(cls_train.Settings(**quick | {"version": "c"}))
-    folds = run_folder.load_folds(run_folder.find_run(root / "model_data", 3, "tiny", "c", 0))
+    folds = run_folder.load_folds(run_folder.find_runs(root / "model_data", 3, "tiny", "c", [0])[0])
     assert len(built) == folds["fold"].value_counts().nunique()
 
 
@@ -300,7 +310,7 @@ def test_a_partly_trained_split_leaves_images_out(copied, run_script):
     code, out, _ = run_script(seg_predict, "mask", *flags)
     assert code == 0 and "not trained: tiny:0 fold 0" in out and "left out" in out
     record = json.loads((copied / "submissions" / "task1_training.json").read_text())
-    run = run_folder.find_run(copied / "model_data", 1, "tiny", "0", 1)
+    run = run_folder.find_runs(copied / "model_data", 1, "tiny", "0", [1])[0]
     held_out = run_folder.held_out_images(run_folder.load_folds(run), 1)
     total = len(list((copied / "data" / "ISIC2018_Task1-2_Training_Input").glob("*.jpg")))
     assert record["made_by"]["images_by_nets"] == {run.name: held_out}
@@ -361,7 +371,7 @@ def test_a_limit_means_the_same_images_to_prediction_and_training(copied):
     seg_predict.main(seg_predict.Settings(backbone="tiny", limit=21, overwrite=True))
     limited = CLS | {"version": "limited", "epochs": 1, "limit": 21, "num_folds": 1}
     cls_train.main(cls_train.Settings(**limited))
-    run = run_folder.find_run(copied / "model_data", 3, "tiny", "limited", 0)
+    run = run_folder.find_runs(copied / "model_data", 3, "tiny", "limited", [0])[0]
     folds = run_folder.load_folds(run)
     assert len(folds) == 21 and set(folds["label"]) == set(range(7))
     assert set(folds["fold"]) == {0, 1} and (folds["fold"] == 1).mean() == pytest.approx(

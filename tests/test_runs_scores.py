@@ -20,9 +20,12 @@ import seg_train
 import seg_tune
 from PIL import Image
 
+from evaluation import scores
 from inference import ensemble
+from inference.scope import Scope
 from misc_utils.errors import UserError
 from training import run_folder
+from training.loop import Plan
 
 TINY = {"backbone": "tiny", "weights": "none", "image_size": 64, "batch_size": 8, "workers": 2}
 SEG = TINY | {"num_folds": 2, "epochs": 3, "learning_rate": 5e-3}
@@ -93,9 +96,8 @@ def test_masks_of_the_training_set_are_those_that_were_scored(root, no_nets):
     """seg_predict writes what seg_eval scored: each image by the net that held it out."""
     seg_eval.main(seg_eval.Settings("tiny", k_fold="all"))
     seg_predict.main(seg_predict.Settings("mask", "tiny", task=1, pred_set="training"))
-    table = ensemble.read_scores(
-        ensemble.find_ensemble(root / "model_data", 1, "tiny", "0"), "fold"
-    )[1]
+    runs = ensemble.find_ensemble(root / "model_data", 1, "tiny", "0")
+    table = scores.read_scores(Scope(runs, "fold", False))[1]
     for image_id, row in table.iterrows():
         name = f"{image_id}_segmentation.png"
         masks = [
@@ -138,19 +140,19 @@ def test_ensembles_of_two_sizes(root, run_script):
     assert record["made_by"]["settings"]["tuned"] == content["chosen"]
     code, _, err = run_script(seg_predict, *flags, "--no-tuned")
     assert code == 1 and "something different" in err
-    weights = run_folder.find_run(root / "model_data", 1, "tiny", "b", 1).weights
-    shutil.copy(run_folder.find_run(root / "model_data", 1, "tiny", "b", 0).weights, weights)
+    weights = run_folder.find_runs(root / "model_data", 1, "tiny", "b", [1])[0].weights
+    shutil.copy(run_folder.find_runs(root / "model_data", 1, "tiny", "b", [0])[0].weights, weights)
     code, _, err = run_script(seg_predict, *flags, "--overwrite")
-    assert code == 1 and "seg_tune.py again" in err
+    assert code == 1 and "Tune again" in err
     assert run_script(seg_eval, *both, "--k-fold", "all")[0] == 0  # scored again, with a note
     report = file.with_name("task1_tiny_v0+tiny_vb_report_fold.html").read_text()
-    assert "tuned on other folds" not in report and "seg_tune.py again" in report
+    assert "tuned on other folds" not in report and "Tune again" in report
 
 
 def test_one_fold_alone_is_tuned_in_parts(root, run_script):
     shutil.rmtree(root / "model_data" / "task1_tiny_k1_v0")
     code, out, _ = run_script(seg_tune, "--backbone", "tiny")
-    assert code == 0 and "one fold alone: cut into five parts" in out
+    assert code == 0 and "a single fold: split into five parts" in out
 
 
 def test_classes_tuned_and_predicted(root, run_script):
@@ -161,7 +163,7 @@ def test_classes_tuned_and_predicted(root, run_script):
     code, out, _ = run_script(cls_tune, *both, "--decision-weights")
     assert code == 0 and "temperature: " in out and "decision weights: MEL" in out
     code, out, _ = run_script(cls_predict, *both)
-    assert code == 0 and "as tuned" in out
+    assert code == 0 and "tuned values (" in out
     submissions = root / "submissions"
     table = pd.read_csv(submissions / "task3_test_submission.csv").set_index("image")
     as_json = json.loads((submissions / "task3_test_classes.json").read_text())
@@ -188,7 +190,7 @@ def test_out_of_fold_classes_are_those_that_were_scored(root, no_nets):
     cls_eval.main(cls_eval.Settings("tiny", k_fold="all"))
     cls_predict.main(cls_predict.Settings("tiny", pred_set="training", browse=False))
     nets = ensemble.find_ensemble(root / "model_data", 3, "tiny", "0")
-    scored = ensemble.read_scores(nets, "fold")[1]
+    scored = scores.read_scores(Scope(nets, "fold", False))[1]
     table = pd.read_csv(root / "submissions" / "task3_training_submission.csv").set_index("image")
     assert table.to_numpy() == pytest.approx(scored.loc[table.index, table.columns].to_numpy())
 
@@ -231,7 +233,7 @@ def test_trainings_are_compared_on_the_same_images(root, run_script, task):
 @pytest.mark.parametrize("script", [seg_eval, cls_eval, seg_tune, cls_tune])
 def test_other_folds_are_refused_with_both_fingerprints(root, run_script, script):
     task = 1 if script in (seg_eval, seg_tune) else 3
-    run = run_folder.find_run(root / "model_data", task, "tiny", "b", 0)
+    run = run_folder.find_runs(root / "model_data", task, "tiny", "b", [0])[0]
     folds = run_folder.load_folds(run)
     if task == 3:  # a lesion stays whole
         moved = folds["lesion"] == folds["lesion"][0]
@@ -246,6 +248,11 @@ def test_other_folds_are_refused_with_both_fingerprints(root, run_script, script
     flags = ("--k-fold", "all") if script in (seg_eval, cls_eval) else ()
     code, _, err = run_script(script, "--backbone", "tiny", "--ensemble", "tiny:b", *flags)
     assert code == 1 and "different folds" in err and before in err and after in err
+
+
+def plan_of(root, version):
+    settings = cls_train.Settings("tiny", version=version)
+    return Plan(root / "model_data", 3, settings, (0,), {})
 
 
 def test_views_are_compared_in_one_command(root, run_script, caplog):
@@ -270,12 +277,12 @@ def test_views_are_compared_in_one_command(root, run_script, caplog):
     assert code == 0 and caplog.text.count("finished already, nothing to do") == 2
     code, _, err = run_script(cls_views, *flags, "--train.batch-size", 3)
     assert code == 1 and "batch_size" in err and "3 now" in err
-    run = run_folder.find_run(root / "model_data", 3, "tiny", "0-crop", 0)
+    run = run_folder.find_runs(root / "model_data", 3, "tiny", "0-crop", [0])[0]
     run_folder.write_record(run_folder.Run(run.folder, run.record | {"finished": False}))
     with pytest.raises(UserError, match="0-crop is being trained by another process"):
-        cls_views.check_finished(cls_train.Settings("tiny", version="0-crop"), [0])
+        cls_views.check_finished(plan_of(root, "0-crop"))
     with pytest.raises(UserError, match="9-crop is being trained"):  # not begun yet
-        cls_views.check_finished(cls_train.Settings("tiny", version="9-crop"), [0])
+        cls_views.check_finished(plan_of(root, "9-crop"))
 
 
 def test_views_without_crops_name_the_command(root):

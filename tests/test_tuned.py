@@ -6,8 +6,11 @@ import pytest
 from drawn_results import create_run
 
 from evaluation import tuned
+from evaluation.mask_tuning import Choice
+from evaluation.tuned import ClassChoice
 from inference import ensemble
 from inference.postprocess import PostProcessing
+from inference.scope import Scope
 from misc_utils.errors import UserError
 
 FOLDS = pd.DataFrame({"image": list("abcd"), "fold": [0, 0, 1, 1]})
@@ -16,7 +19,7 @@ WORTH = {
         {"value": [0.8, 0.1], "low": [0.7, np.nan], "high": [0.9, np.nan]}, index=["dice", "error"]
     )
 }
-CHOSEN = {"member_weights": [1.0], "smoothing": 2.0, "threshold": 0.4}
+CHOSEN = Choice((1.0,), PostProcessing(smoothing=2.0, threshold=0.4))
 RULES = dict.fromkeys(tuned.RULES)
 
 
@@ -29,25 +32,41 @@ def nets(tmp_path):
     return ensemble.find_ensemble(tmp_path, 1, "tiny", "0")
 
 
+def write(nets, chosen=CHOSEN):
+    return tuned.write_tuned(Scope(nets, "fold", False), chosen, WORTH)
+
+
 def test_values_come_back_as_they_went(nets):
     assert tuned.load_tuned(nets, 1) is None
-    tuned.write_tuned(nets, 1, CHOSEN, WORTH)
-    content = tuned.load_tuned(nets, 1)
-    assert content["chosen"] == CHOSEN
-    assert content["worth"]["tuned on other folds"]["error"] == {
-        "value": 0.1,
-        "low": None,
-        "high": None,
-    }
+    file = write(nets)
+    found = tuned.load_tuned(nets, 1)
+    assert found.chosen == CHOSEN and found.file == file == tuned.tuned_file(nets, 1)
+    assert found.worth["tuned on other folds"]["error"] == {"value": 0.1, "low": None, "high": None}
     assert tuned.load_tuned(nets, 8) is None  # eight views are tuned for themselves
-    assert "NaN" not in tuned.tuned_file(nets, 1).read_text()
+    assert "NaN" not in file.read_text()
+
+
+def test_the_file_is_as_it_always_was(nets):
+    """What other versions of this code have tuned is read, and names of rules may be missing."""
+    content = json.loads(write(nets).read_text())
+    assert content["format"] == 1 and content["weights"].keys() == {run.name for run in nets.runs}
+    assert content["chosen"] == {
+        "member_weights": [1.0],
+        "smoothing": 2.0,
+        "threshold": 0.4,
+        "fill_holes": True,
+        "component": "largest",
+    }
+    content["chosen"] = {"member_weights": [1.0], "smoothing": 2.0, "threshold": 0.4}
+    tuned.tuned_file(nets, 1).write_text(json.dumps(content))
+    assert tuned.load_tuned(nets, 1).chosen == CHOSEN
 
 
 def test_values_of_other_weights_are_refused(nets, tmp_path):
-    tuned.write_tuned(nets, 1, CHOSEN, WORTH)
-    nets.runs[1].weights.write_text("trained anew")
+    write(nets)
+    nets.runs[1].weights.write_text("trained again")
     later = ensemble.find_ensemble(tmp_path, 1, "tiny", "0")
-    with pytest.raises(UserError, match=r"seg_tune\.py again"):
+    with pytest.raises(UserError, match=r"Tune again \(.*seg_tune\.py --backbone tiny"):
         tuned.load_tuned(later, 1)
 
 
@@ -60,13 +79,14 @@ def test_broken_files_are_refused(nets, text):
 
 
 def test_an_evaluation_never_uses_them_on_the_folds_they_were_tuned_on(nets):
-    tuned.write_tuned(nets, 1, CHOSEN, WORTH)
-    assert tuned.load_for_eval(nets, 1, False, "fold") is None
-    assert tuned.load_for_eval(nets, 1, True, "test") == CHOSEN
+    write(nets)
+    fold, test = Scope(nets, "fold", False), Scope(nets, "test", False)
+    assert tuned.load_for_eval(fold, False) is None
+    assert tuned.load_for_eval(test, True) == CHOSEN
     with pytest.raises(UserError, match="too high"):
-        tuned.load_for_eval(nets, 1, True, "fold")
-    with pytest.raises(UserError, match=r"is not there: run runs/seg_tune\.py"):
-        tuned.load_for_eval(nets, 8, True, "test")
+        tuned.load_for_eval(fold, True)
+    with pytest.raises(UserError, match=r"does not exist\. Tune first \(.*seg_tune\.py .* --tta\)"):
+        tuned.load_for_eval(Scope(nets, "test", True), True)
 
 
 def test_rules_by_flag_then_tuned_then_default():
@@ -80,20 +100,32 @@ def test_rules_by_flag_then_tuned_then_default():
 
 def test_weights_of_members(nets):
     assert tuned.member_weights(nets, None) == [1.0]
-    assert tuned.member_weights(nets, CHOSEN | {"member_weights": [0.25, 0.75]}) == [0.25, 0.75]
+    assert tuned.member_weights(nets, Choice((0.25, 0.75))) == [0.25, 0.75]
 
 
 def test_class_probabilities_by_hand():
     log_p = np.log([[[0.8, 0.2]], [[0.5, 0.5]]])
     assert tuned.class_probability(log_p, None) == pytest.approx(np.array([[2 / 3, 1 / 3]]))
-    chosen = {"member_weights": [1.0, 0.0], "temperature": 0.5, "decision_weights": None}
+    chosen = ClassChoice((1.0, 0.0), 0.5)
     sharp = np.array([[0.64, 0.04]]) / 0.68
     assert tuned.class_probability(log_p, chosen) == pytest.approx(sharp)
-    weighed = tuned.class_probability(log_p, chosen | {"decision_weights": [1.0, 16.0]})
+    assert tuned.class_probability(log_p[:1], chosen.of_blend()) == pytest.approx(sharp)
+    weighed = tuned.class_probability(log_p, ClassChoice((1.0, 0.0), 0.5, (1.0, 16.0)))
     assert weighed == pytest.approx(np.array([[0.5, 0.5]]))
 
 
-def test_a_line_says_what_is_in_force():
-    chosen = {"member_weights": [0.5, 1 / 3], "temperature": 1.04567, "decision_weights": None}
-    assert tuned.described(chosen) == "member weights 0.5 0.333, temperature 1.05"
-    assert json.loads(json.dumps(chosen))["temperature"] == 1.04567
+@pytest.mark.parametrize("decision_weights", [None, (0.5, 2.0)])
+def test_values_of_classifiers_come_back(tmp_path, decision_weights):
+    settings = {"backbone": "tiny", "version": "0", "num_folds": 2, "image_size": 32}
+    folds = FOLDS.assign(lesion=list("ABCD"), label=0)
+    run = create_run(tmp_path, 3, 0, settings, folds, {"data_fingerprint": "d"})
+    run.weights.write_text("w")
+    nets = ensemble.find_ensemble(tmp_path, 3, "tiny", "0")
+    chosen = ClassChoice((1.0,), 1.04567, decision_weights)
+    file = tuned.write_tuned(Scope(nets, "fold", False), chosen, WORTH)
+    stored = json.loads(file.read_text())["chosen"]
+    assert stored.keys() == {"member_weights", "temperature", "decision_weights"}
+    found = tuned.load_tuned(nets, 1)
+    assert found.chosen == chosen
+    assert str(found).startswith("member weights 1, temperature 1.05")
+    assert ("decision weights 0.5 2" in str(found)) is (decision_weights is not None)

@@ -1,7 +1,7 @@
-"""Which run a training may begin or go on with, claimed so that no other process takes it.
+"""Which run a training may begin or resume, claimed so that no other process takes it.
 
 Enters: the settings of a script, the split, facts about data and machine. Leaves: a run folder with
-settings.json and folds.csv; or a refusal that names what differs from the training of before.
+settings.json and folds.csv; or a refusal that names what differs from an earlier training.
 """
 
 import json
@@ -30,15 +30,15 @@ log = logging.getLogger(__name__)
 
 # These settings shape neither net nor data nor optimisation; epochs are compared on their own.
 FREE = ("folds", "workers", "overwrite", "epochs")
-# What else must be the same for training to go on: key of settings.json -> its name in a message
+# What else must be the same to resume: key of settings.json -> its name in a message
 FIXED = {
     "data_fingerprint": "the images in data/ (or their crops)",
     "truth_fingerprint": "the masks in data/",
     "crops_maker": "what made the crops",
-    "precision": "the precision computed in",
-    "backend": "the back end of Keras",
+    "precision": "the precision",
+    "backend": "the backend of Keras",
 }
-WAYS = "Choose another --version, or --overwrite to delete it and train anew."
+WAYS = "Choose another --version, or --overwrite to delete it and train from scratch."
 
 
 Stamp = tuple[int, int] | None  # tells one settings.json from another in its place
@@ -46,38 +46,44 @@ Stamp = tuple[int, int] | None  # tells one settings.json from another in its pl
 
 def check_settings(
     model_data: Path, task: int, settings: dict, k_folds: Sequence[int], overwrite: bool
-) -> dict[int, Stamp]:
-    """Look, as early as can be, at the runs of these names.
+) -> None:
+    """Raise UserError, before any work, if earlier trainings had other settings.
 
-    Returns:
-        {fold: what --overwrite is to replace}; empty without it. A run that another process begins
-        later on is not in it: the same command on several nodes must not delete what they trained.
-
-    Raises:
-        UserError if one of these folds, or another fold of the same backbone and version, was
-        trained with other settings.
+    Looked at are these folds (unless they are overwritten) and the other folds of the same backbone
+    and version.
     """
-    folders = {
-        k: model_data / run_name(task, settings["backbone"], k, settings["version"])
-        for k in k_folds
-    }
+    folders = {k: _folder(model_data, task, settings, k) for k in k_folds}
     if not overwrite:
         for folder in folders.values():
             _find_same(folder, settings)
     _check_other_folds(model_data, task, settings, folders)
-    return {k: _stamp(folder) for k, folder in folders.items()} if overwrite else {}
+
+
+def stamp_runs(
+    model_data: Path, task: int, settings: dict, k_folds: Sequence[int]
+) -> dict[int, Stamp]:
+    """{fold: which run is there now}, for --overwrite to delete these runs and no later ones.
+
+    A run that another process begins from here on has another stamp: the same command on several
+    nodes must not delete what they trained.
+    """
+    return {k: _stamp(_folder(model_data, task, settings, k)) for k in k_folds}
+
+
+def _folder(model_data: Path, task: int, settings: Mapping, k_fold: int) -> Path:
+    return model_data / run_name(task, settings["backbone"], k_fold, settings["version"])
 
 
 def _check_other_folds(model_data: Path, task: int, settings: dict, but: Collection[int]) -> None:
     """Raise UserError if folds of the same version, `but` these, were trained otherwise."""
-    backbone, version = settings["backbone"], settings["version"]
-    own = {run_name(task, backbone, k_fold, version) for k_fold in but}
-    for folder in sorted(model_data.glob(run_name(task, backbone, "*", version))):
-        if folder.name in own or not _holds_an_epoch(folder):
+    own = {_folder(model_data, task, settings, k_fold) for k_fold in but}
+    every = run_name(task, settings["backbone"], "*", settings["version"])
+    for folder in sorted(set(model_data.glob(every)) - own):
+        if not _holds_an_epoch(folder):
             continue
         file = folder / "settings.json"
         try:
-            then = read_run(file)[1].settings
+            then = read_run(file).settings
         except UserError:
             if file.exists():
                 raise
@@ -86,7 +92,7 @@ def _check_other_folds(model_data: Path, task: int, settings: dict, but: Collect
             raise UserError(
                 f"{folder}, another fold of the same version, was trained with other settings: "
                 f"{'; '.join(different)}. Folds of one version are scored and predict together. "
-                f"Choose another --version, train all of its folds anew with --overwrite, or "
+                f"Choose another --version, train all its folds from scratch with --overwrite, or "
                 f"delete that folder."
             )
 
@@ -116,7 +122,7 @@ def claim_run(
 ) -> Iterator[Run | None]:
     """The run to train, while no other process may; nothing is written before begin_run.
 
-    None, and a line in the log that says why, where nothing is to be done: the run is finished, or
+    None, and a line in the log that says why, where there is nothing to do: the run is finished, or
     another process trains it.
 
     Args:
@@ -126,45 +132,43 @@ def claim_run(
         settings: the script's settings; `backbone`, `version`, `num_folds`, `epochs` are read here.
         folds: one row per image, see datasets.folds.
         facts: what else settings.json is to hold (versions, device, fingerprint of the data ...).
-        replaced: runs that are not looked at but deleted, from check_settings.
+        replaced: runs to delete unread, from stamp_runs.
 
     Raises:
-        UserError naming what differs when such a run was trained otherwise, or that it cannot go
-        on; UserError when a fold is empty, ValueError when a lesion or image is in two folds.
+        UserError naming what differs when such a run was trained otherwise, or that it cannot
+        resume; UserError when a fold is empty, ValueError when a lesion or image is in two folds.
     """
     check_folds(folds, k_fold)
-
-    def name_of(k: int) -> str:
-        return run_name(task, settings["backbone"], k, settings["version"])
-
-    name = name_of(k_fold)
     record = {"format": FORMAT, "task": task, "k_fold": k_fold, "finished": False}
     record |= {"settings": settings, "folds_fingerprint": folds_fingerprint(folds)} | facts
+    folder = _folder(model_data, task, settings, k_fold)
     try:
-        with locked(model_data, name):
-            folders = {k: model_data / name_of(k) for k in {k_fold, *replaced}}
-            as_then = {k for k, stamp in replaced.items() if stamp == _stamp(folders[k])}
+        with locked(model_data, folder.name):
+            as_then = {
+                k
+                for k, stamp in replaced.items()
+                if stamp == _stamp(_folder(model_data, task, settings, k))
+            }
             _check_other_folds(model_data, task, settings, {k_fold, *as_then})
-            folder, replace = folders[k_fold], k_fold in as_then
-            found = None if replace else _find_same(folder, settings, facts, folds)
+            found = None if k_fold in as_then else _find_same(folder, settings, facts, folds)
             if found is None:
                 yield Run(folder, record)
-            elif found.record["finished"] and settings["epochs"] == found.settings["epochs"]:
-                log.info("%s: finished already, nothing to do", name)
+            elif found.finished and settings["epochs"] == found.settings["epochs"]:
+                log.info("%s: finished already, nothing to do", folder.name)
                 yield None
             else:
-                yield _going_on(found, record)
+                yield _resumed(found, record)
     except InUseError:
-        log.info("%s: another process is training it; left to that one", name)
+        log.info("%s: skipped, another process is training it", folder.name)
         yield None
 
 
-def _going_on(found: Run, record: dict) -> Run:
+def _resumed(found: Run, record: dict) -> Run:
     """The run with its new record: the facts of its start, and what has changed since."""
     if not found.state.exists():
         raise UserError(
-            f"{found.folder}: {found.state.name} is not there, without which training cannot go "
-            f"on. {WAYS}"
+            f"{found.folder}: {found.state.name} is missing, without which training cannot "
+            f"resume. {WAYS}"
         )
     changed = {k: v for k, v in record.items() if k != "settings" and found.record.get(k) != v}
     changed.pop("finished", None)
@@ -183,11 +187,10 @@ def _find_same(
     file = folder / "settings.json"
     if not file.exists():
         raise UserError(f"{folder} holds a trained net, but no settings.json. {WAYS}")
-    _, run = read_run(file)
-    then, now = run.settings, json.loads(json.dumps(settings))
-    different = _different(then, now)
-    before, after = then["epochs"], now["epochs"]
-    if after < before or (after > before and now.get("schedule") == "cosine"):
+    run = read_run(file)
+    different = _different(run.settings, settings)
+    before, after = run.settings["epochs"], settings["epochs"]
+    if after < before or (after > before and settings.get("schedule") == "cosine"):
         different.append(f"epochs {before} then, {after} now")
     for key, words in FIXED.items():
         if key in run.record and key in facts and run.record[key] != facts[key]:
@@ -225,7 +228,7 @@ def begin_run(run: Run, folds: pd.DataFrame) -> None:
 
 
 def _delete(folder: Path) -> None:
-    """Delete a run; settings.json first, so that no remainder passes for a run."""
+    """Delete a run; settings.json first, so that what is left does not pass for a run."""
     (folder / "settings.json").unlink(missing_ok=True)
     if folder.exists():
         shutil.rmtree(folder)

@@ -1,7 +1,4 @@
-"""What a run was computed with: versions, back end, device, commit.
-
-Enters: the folder of the code. Leaves: a small dict for settings.json.
-"""
+"""What a run is computed with: versions, backend, device and commit, for settings.json."""
 
 import platform
 import subprocess
@@ -13,8 +10,11 @@ import keras
 PACKAGES = ("keras", "tensorflow", "jax", "torch", "numpy", "opencv-python-headless", "pillow")
 
 
-def describe(repository: Path) -> dict:
-    """Versions of Python and packages, back end, device, and the commit of `repository`."""
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def describe() -> dict:
+    """Versions of Python and packages, backend, device, and the commit of this code."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -25,12 +25,12 @@ def describe(repository: Path) -> dict:
         "versions": versions,
         "backend": keras.backend.backend(),
         "device": device(),
-        "git_commit": git_commit(repository),
+        "git_commit": git_commit(REPOSITORY),
     }
 
 
 def device() -> str:
-    """Where the back end puts arrays, in its own words, such as `cuda:0`."""
+    """Where the backend puts arrays, in its own words, such as `cuda:0`."""
     return str(keras.ops.zeros(1).device)
 
 

@@ -1,4 +1,4 @@
-"""What every `fit` needs beside net and batches: an optimiser, and callbacks that keep results.
+"""One fit: an optimiser, and callbacks that keep weights, history and state.
 
 Enters: numbers from a script's Settings. Leaves: an optimiser; callbacks in the order they run in.
 """
@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -17,6 +18,7 @@ import pandas as pd
 from misc_utils.errors import UserError
 from misc_utils.files import write_text
 from misc_utils.signals import deferred
+from models.weights import save_weights
 from training.run_folder import Run
 from training.state import Progress, load_state, save_state
 
@@ -36,8 +38,8 @@ def build_optimizer(learning_rate: float, schedule: str, steps: int) -> keras.op
 class Start:
     """What a compiled net starts from, to start from it again.
 
-    A net that was built anew for each fold would be traced and compiled anew: minutes for a
-    DenseNet, while setting its variables takes a second.
+    A net built again for each fold would be traced and compiled again: minutes for a DenseNet,
+    while setting its variables takes a second.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -56,8 +58,8 @@ def _compact(value: np.ndarray) -> np.ndarray:
     return value.copy() if value.any() else np.broadcast_to(value.dtype.type(0), value.shape)
 
 
-class TellEpoch(keras.callbacks.Callback):
-    """Tells the batches which epoch begins, so that their content depends on it."""
+class SetEpoch(keras.callbacks.Callback):
+    """Sets the epoch of the batches when it begins, as their content depends on it."""
 
     def __init__(self, batches) -> None:
         super().__init__()
@@ -104,7 +106,7 @@ class Plateau(keras.callbacks.ReduceLROnPlateau):
 
 
 class KeepEpoch(keras.callbacks.Callback):
-    """After each epoch: the state to go on from, the weights if they are the best, the history.
+    """After each epoch: the state to resume from, the weights if they are the best, the history.
 
     In this order. A process killed before the state is written repeats the epoch; one killed before
     the best weights are, finds them in the state (see fit_fold).
@@ -141,20 +143,20 @@ class KeepEpoch(keras.callbacks.Callback):
         write_history(self.run.history, progress.history)
 
 
-class EndWhenTold(keras.callbacks.Callback):
-    """Ends training after the batch during which the process was told to end."""
+class EndOnSignal(keras.callbacks.Callback):
+    """Ends training after the batch during which a signal asked the process to end."""
 
-    def __init__(self, end_if_told: Callable[[], None]) -> None:
+    def __init__(self, end_if_asked: Callable[[], None]) -> None:
         super().__init__()
-        self.end_if_told = end_if_told
+        self.end_if_asked = end_if_asked
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Between two steps."""
-        self.end_if_told()
+        self.end_if_asked()
 
     def on_test_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Between two steps of validation."""
-        self.end_if_told()
+        self.end_if_asked()
 
 
 def write_history(file: Path, history: Sequence[Mapping[str, float]]) -> None:
@@ -170,11 +172,10 @@ def fit_fold(
     train: keras.utils.PyDataset,
     held_out: keras.utils.PyDataset,
     run: Run,
-    save: Callable[[Path], None],
     class_weight: Mapping[int, float] | None = None,
     verbose: int = 2,
 ) -> Progress:
-    """Train a compiled net as the settings of its run say, or go on where its state was kept.
+    """Train a compiled net as the settings of its run say, or resume from the state in its folder.
 
     Leaves weights of the best epoch, a history with a row per epoch and the state in the run's
     folder. Read from the run's settings: epochs, monitor (val_loss: smaller is better; a
@@ -184,26 +185,25 @@ def fit_fold(
     Args:
         model: compiled.
         start: what it starts from.
-        train: batches with a `set_epoch`, told the epoch before it begins.
+        train: batches with a `set_epoch`, called before each epoch.
         held_out: batches the net is scored on after each epoch.
         run: begun, see claim.begin_run.
-        save: stores the net's weights in a file.
         class_weight: {class index: weight in the loss}.
         verbose: of Keras's fit.
 
     Raises:
         UserError when a loss is no longer a number, or the state is damaged; EndedBySignal.
     """
-    settings, progress = run.settings, Progress()
+    settings, progress, save = run.settings, Progress(), partial(save_weights, model)
     start.restore()  # and no new global seed, which would make TensorFlow optimise its graphs again
     if run.resumes:
         progress = load_state(run.state, start.variables)
-        log.info("%s: goes on after epoch %d of %d", run.name, progress.epochs, settings["epochs"])
+        log.info("%s: resumes after epoch %d of %d", run.name, progress.epochs, settings["epochs"])
         if progress.best_epoch == progress.epochs - 1:
             save(run.weights)  # the process may have ended before it did
         write_history(run.history, progress.history)
     if progress.epochs < settings["epochs"]:
-        with deferred() as end_if_told:
+        with deferred() as end_if_asked:
             model.fit(
                 train,
                 validation_data=held_out,
@@ -213,7 +213,7 @@ def fit_fold(
                 shuffle=False,  # the batches do it, as a function of the seed
                 callbacks=[
                     *build_callbacks(train, run, progress, start.variables, save),
-                    EndWhenTold(end_if_told),
+                    EndOnSignal(end_if_asked),
                 ],
                 verbose=verbose,
             )
@@ -228,7 +228,7 @@ def build_callbacks(
     save: Callable[[Path], None],
 ) -> list[keras.callbacks.Callback]:
     """Callbacks of one training, in the order they run in; see fit_fold."""
-    settings, callbacks, plateau = run.settings, [TellEpoch(batches), StopOnNaN()], None
+    settings, callbacks, plateau = run.settings, [SetEpoch(batches), StopOnNaN()], None
     if settings["schedule"] == "plateau":
         plateau = Plateau(
             progress.plateau,

@@ -2,22 +2,26 @@
 
 Enters: settings, folds and scores of a run. Leaves: `task1_densenet169_k0_v0/` with
 `<name>.weights.h5`, `<name>.csv` (a row per epoch), `settings.json`, `folds.csv`, scores, figures,
-and `<name>_state.npz`, from which training goes on. Runs are found by reading settings.json, never
+and `<name>_state.npz`, from which training resumes. Runs are found by reading settings.json, never
 by parsing a folder's name.
 """
 
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
 
 from misc_utils.errors import UserError
 from misc_utils.files import write_text
+from misc_utils.messages import command
 
 FORMAT = 1
+LONGEST_NAME = 120  # of a run's or ensemble's folder, in characters; its files' names are longer
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,13 +29,18 @@ class Run:
     """One training and its folder."""
 
     folder: Path
-    record: dict  # content of settings.json
-    resumes: bool = False  # its state is there: training goes on from it
+    record: dict  # content of settings.json; other packages use the properties
+    resumes: bool = False  # its state is there: training resumes from it
 
     @property
     def name(self) -> str:
         """Stem of the run's files."""
         return self.folder.name
+
+    @property
+    def task(self) -> int:
+        """1 or 3."""
+        return self.record["task"]
 
     @property
     def k_fold(self) -> int:
@@ -42,6 +51,52 @@ class Run:
     def settings(self) -> dict:
         """The training script's settings, as they were in force."""
         return self.record["settings"]
+
+    @property
+    def backbone(self) -> str:
+        """A row of models.backbones."""
+        return self.settings["backbone"]
+
+    @property
+    def version(self) -> str:
+        """Tells trainings of one backbone apart."""
+        return self.settings["version"]
+
+    @property
+    def label(self) -> str:
+        """What all folds of one training share: `backbone:version`."""
+        return f"{self.backbone}:{self.version}"
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square pictures that the net takes, in pixels."""
+        return self.settings["image_size"]
+
+    @property
+    def finished(self) -> bool:
+        """Whether it was trained to its end."""
+        return self.record["finished"]
+
+    @property
+    def data_fingerprint(self) -> str:
+        """Of the images (or crops) it was trained and held out from."""
+        return self.record["data_fingerprint"]
+
+    @property
+    def truth_fingerprint(self) -> str | None:
+        """Of the masks; None for Task 3."""
+        return self.record.get("truth_fingerprint")
+
+    @property
+    def crops_maker(self) -> str | None:
+        """What made the crops it was trained on; None where it saw none."""
+        return self.record.get("crops_maker")
+
+    @property
+    def made_with(self) -> dict:
+        """Versions of packages, backend, device and commit of the code."""
+        where = {key: self.record.get(key) for key in ("backend", "device", "git_commit")}
+        return self.record.get("versions", {}) | where
 
     @property
     def weights(self) -> Path:
@@ -55,7 +110,7 @@ class Run:
 
     @property
     def state(self) -> Path:
-        """All that training needs to go on after its last whole epoch, see training_state."""
+        """All that training needs to resume after its last whole epoch, see state.py."""
         return self.file("state.npz")
 
     def file(self, ending: str) -> Path:
@@ -64,10 +119,21 @@ class Run:
 
 
 def run_name(task: int, backbone: str, k_fold: int | str, version: str) -> str:
-    """Name of a run's folder; UserError when `version` has other signs than letters, digits, -."""
+    """Name of a run's folder; UserError for a version that no folder can be named after."""
     if not re.fullmatch(r"[A-Za-z0-9-]+", version):
-        raise UserError(f"version is made of letters, digits and -, not {version!r}.")
-    return f"task{task}_{backbone}_k{k_fold}_v{version}"
+        raise UserError(f"--version may have letters, digits and - only, not {version!r}.")
+    name = f"task{task}_{backbone}_k{k_fold}_v{version}"
+    if len(name) > LONGEST_NAME:
+        raise UserError(
+            f"--version {version[:20]}... has {len(version)} characters, which makes the name of a "
+            f"run longer than {LONGEST_NAME}. Choose a shorter one."
+        )
+    return name
+
+
+def script(task: int, verb: str) -> str:
+    """File name of a script of a task: `seg_train.py`, `cls_eval.py` ..."""
+    return f"{'seg' if task == 1 else 'cls'}_{verb}.py"
 
 
 def finish_run(run: Run, facts: dict) -> Run:
@@ -84,63 +150,63 @@ def write_record(run: Run) -> None:
 
 def list_runs(model_data: Path, task: int) -> list[Run]:
     """All runs of a task, in order of backbone, version and fold; UserError for a broken one."""
-    files = sorted(model_data.glob("*/settings.json"))
-    runs = [(key, run) for key, run in map(read_run, files) if run.record["task"] == task]
-    return [run for _, run in sorted(runs, key=lambda pair: pair[0])]
+    runs = [run for run in map(read_run, model_data.glob("*/settings.json")) if run.task == task]
+    return sorted(runs, key=lambda run: (run.backbone, run.version, run.k_fold, run.name))
 
 
-def read_run(file: Path) -> tuple[tuple[str, str, int], Run]:
-    """Backbone, version and fold of a run, to sort by, and the run; UserError for a broken one."""
+def read_run(file: Path) -> Run:
+    """The run of a settings.json; UserError for a broken one."""
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-        key = (record["settings"]["backbone"], record["settings"]["version"], record["k_fold"])
-        missing = {"num_folds", "image_size"} - record["settings"].keys()
-        missing |= {"data_fingerprint"} - record.keys()
+        settings = record["settings"]
+        missing = {"backbone", "version", "num_folds", "image_size"} - settings.keys()
+        missing |= {"data_fingerprint", "k_fold"} - record.keys()
         if missing:
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         if record["format"] != FORMAT:
             raise ValueError(f"format {record['format']}, expected {FORMAT}")
         if not isinstance(record["finished"], bool) or record["task"] not in (1, 3):
-            raise ValueError("task is not 1 or 3, or finished not true or false")
-        return key, Run(file.parent, record)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError("task is not 1 or 3, or finished is not true or false")
+        return Run(file.parent, record)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{file}: cannot be read as the settings of a run ({error}). Restore it, or move "
             f"its folder away."
         ) from None
 
 
-def find_runs(model_data: Path, task: int, backbone: str, version: str) -> list[Run]:
-    """The runs of all folds trained with this backbone and version, in order of the fold.
+def find_runs(
+    model_data: Path, task: int, backbone: str, version: str, k_folds: Sequence[int] | None = None
+) -> list[Run]:
+    """The runs of a backbone and version that have weights, in order of the fold.
 
-    Raises UserError, listing the runs there are, when there is none with weights.
+    Args:
+        model_data: the folder of all runs.
+        task: 1 or 3.
+        backbone: of the runs.
+        version: of the runs.
+        k_folds: which folds; None: all there are.
+
+    Raises:
+        UserError, listing the runs there are, when one of the folds (or every one) is missing or
+        has no weights yet.
     """
     runs = list_runs(model_data, task)
-    found = [
-        run
-        for run in runs
-        if (run.settings["backbone"], run.settings["version"]) == (backbone, version)
-        and run.weights.exists()
-    ]
-    if not found:
-        raise UserError(_no_run(model_data, task, f"{backbone}, version {version}", runs))
-    return found
+    named = {run.k_fold: run for run in runs if (run.backbone, run.version) == (backbone, version)}
+    trained = {k: run for k, run in named.items() if run.weights.exists()}
+    what = f"{backbone}, version {version}"
+    if k_folds is None and not trained:
+        raise UserError(_no_run(model_data, task, what, runs))
+    for k in k_folds or ():
+        if k in trained:
+            continue
+        if k in named:
+            raise UserError(f"{named[k].folder}: no weights yet; no epoch of it has finished.")
+        raise UserError(_no_run(model_data, task, f"{what}, fold {k}", runs))
+    return [trained[k] for k in sorted(trained if k_folds is None else set(k_folds))]
 
 
-def find_run(model_data: Path, task: int, backbone: str, version: str, k_fold: int) -> Run:
-    """The run that held out fold `k_fold`; UserError, listing the runs there are, without one."""
-    runs = list_runs(model_data, task)
-    for run in runs:
-        wanted = (backbone, version, k_fold)
-        if (run.settings["backbone"], run.settings["version"], run.k_fold) == wanted:
-            if run.weights.exists():
-                return run
-            raise UserError(f"{run.folder}: no weights yet; training has not finished an epoch.")
-    what = f"{backbone}, version {version}, fold {k_fold}"
-    raise UserError(_no_run(model_data, task, what, runs))
-
-
-def same(runs: list[Run], key: str):
+def shared_setting(runs: Sequence[Run], key: str):
     """The setting `key`, which all `runs` must share; UserError naming the runs that differ."""
     values = {run.name: run.settings[key] for run in runs}
     if len(set(map(str, values.values()))) > 1:
@@ -150,11 +216,11 @@ def same(runs: list[Run], key: str):
 
 
 def _no_run(model_data: Path, task: int, what: str, runs: list[Run]) -> str:
-    script = "runs/seg_train.py" if task == 1 else "runs/cls_train.py"
     there = "".join(f"\n  {run.name}" for run in runs) or " none"
     return (
         f"{model_data} holds no trained run of task {task} with {what}. Runs there are:{there}\n"
-        f"Train it with `python3 {script}`, or name one of those by --backbone and --version."
+        f"Name one of them by --backbone and --version, or train it: "
+        f"{command(script(task, 'train'), '--help')}"
     )
 
 
@@ -164,7 +230,7 @@ def load_folds(run: Run) -> pd.DataFrame:
     try:
         folds = pd.read_csv(file, dtype={"image": str, "lesion": str}, keep_default_na=False)
         if run.record.get("folds_fingerprint") not in (None, folds_fingerprint(folds)):
-            raise ValueError("not the split that settings.json was written with")
+            raise ValueError("not the split that the run was trained with")
         check_folds(folds, run.k_fold)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{file}: {error}. Restore the file as training wrote it.") from None
@@ -181,9 +247,8 @@ def held_out_images(folds: pd.DataFrame, k_fold: int) -> list[str]:
     return folds.loc[folds["fold"] == k_fold, "image"].tolist()
 
 
-def trained_on(run: Run) -> set[str]:
+def trained_on(run: Run, folds: pd.DataFrame) -> set[str]:
     """Ids of the images, and where known of the lesions, that the run's net was trained on."""
-    folds = load_folds(run)
     part = folds.loc[folds["fold"] != run.k_fold]
     return set(part["image"]) | set(part.get("lesion", ()))
 
@@ -191,17 +256,24 @@ def trained_on(run: Run) -> set[str]:
 def weights_hash(run: Run) -> str:
     """SHA-256 of the run's weight file; UserError when a training has just deleted it."""
     try:
-        with run.weights.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        status = run.weights.stat()
+        return _hash(run.weights, (status.st_ino, status.st_size, status.st_mtime_ns))
     except FileNotFoundError:
-        raise UserError(changed(run)) from None
+        raise weights_changed(run) from None
 
 
-def changed(run: Run) -> str:
-    """Words for a run whose weights were replaced while something was made with them."""
-    return (
-        f"{run.weights} changed in the meantime: a training is under way. Wait for its end, and "
-        f"start the same command again."
+@lru_cache(maxsize=1024)
+def _hash(file: Path, stamp: tuple[int, int, int]) -> str:
+    """SHA-256 of a file. A weight file is replaced by a rename, so a new one has a new stamp."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def weights_changed(run: Run) -> UserError:
+    """The error for weights that were replaced while something was made with them."""
+    return UserError(
+        f"{run.weights} has changed in the meantime: a training is under way. Wait until it ends, "
+        f"then repeat the command."
     )
 
 
@@ -225,18 +297,18 @@ def check_unseen(folds: pd.DataFrame, k_fold: int, image_ids: list[str]) -> None
 
 def check_same_data(run: Run, fingerprint: str) -> None:
     """Raise UserError when the images are not those the run was trained with."""
-    if run.record["data_fingerprint"] != fingerprint:
+    if run.data_fingerprint != fingerprint:
         raise UserError(
             f"{run.name} was trained on other images than those in data/ (or other crops of them): "
-            f"fingerprint {run.record['data_fingerprint'][:12]} then, {fingerprint[:12]} now. Put "
-            f"the former ones back, or train a new --version."
+            f"fingerprint {run.data_fingerprint[:12]} then, {fingerprint[:12]} now. Put the former "
+            f"images back, or train a new --version."
         )
 
 
-def check_same_crops(runs: list[Run], maker: str | None) -> None:
+def check_same_crops(runs: Sequence[Run], maker: str | None) -> None:
     """Raise UserError when crops were made by another segmentation than those trained with."""
     for run in runs:
-        if run.record["crops_maker"] != maker:
+        if run.crops_maker != maker:
             raise UserError(
                 f"{run.name} was trained on crops made by other nets or settings than these. Make "
                 f"them with the same `runs/seg_predict.py` settings, or train a new --version."

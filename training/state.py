@@ -1,4 +1,4 @@
-"""All that a training needs to go on after its last whole epoch, in one file.
+"""All that a training needs to resume after its last whole epoch, in one file.
 
 Enters: the variables of net and optimiser, and how far training has come. Leaves:
 `<run>_state.npz`, whole or not at all, without pickled objects.
@@ -63,7 +63,7 @@ def load_state(file: Path, variables: Sequence[keras.Variable]) -> Progress:
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{file}: cannot be read as the state of this training ({error}). Restore it, choose "
-            f"another --version, or --overwrite to delete the run and train anew."
+            f"another --version, or --overwrite to delete the run and train from scratch."
         ) from None
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)

@@ -6,6 +6,7 @@ first use.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -24,6 +25,7 @@ __all__ = [
     "SETS",
     "limited",
     "list_originals",
+    "list_truth",
     "list_truth_masks",
     "load_images",
     "load_labels",
@@ -97,6 +99,23 @@ def load_masks(data_dir: Path, images: str, image_size: int, of: Cached) -> Cach
             f"images and truth of the same set again, whole."
         )
     return masks
+
+
+@dataclass(frozen=True, eq=False)
+class TruthMasks:
+    """Task 1 truth of a set of images, at full size."""
+
+    files: dict[str, Path]  # {image id: mask file}
+    images: Cached
+
+    def read(self, image_id: str) -> np.ndarray:
+        """The mask of an image, bool (H, W); UserError naming a bad file."""
+        return read_truth(self.files[image_id], *self.images.size_of(image_id)) > 0
+
+
+def list_truth(data_dir: Path, images: str, of: Cached) -> TruthMasks:
+    """Task 1 truth of the images `of` in the set `images`; UserError when masks are missing."""
+    return TruthMasks(list_truth_masks(data_dir, images, of.image_ids), of)
 
 
 def read_truth(file: Path, height: int, width: int) -> np.ndarray:

@@ -1,0 +1,190 @@
+"""The loop over folds that the training scripts share: claim, compile once, fit, load the best.
+
+Enters: a script's settings, cached images with their targets and folds, a function that builds the
+compiled net. Leaves: for each fold a run folder with weights, history and state, and the net with
+its best weights.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from datasets.batches import Batches
+from datasets.cache import Cached
+from datasets.folds import check_fold_numbers
+from misc_utils import command_line
+from misc_utils.messages import command
+from models.precision import use_precision
+from models.trained import logits_of
+from models.weights import load_weights
+from training import claim, environment, run_folder
+from training.fit import Start, build_optimizer, fit_fold
+from training.run_folder import Run
+from training.state import Progress
+
+log = logging.getLogger(__name__)
+
+# optimizer -> the compiled net
+Build = Callable[[keras.optimizers.Optimizer], keras.Model]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which folds of a training are to be trained; earlier runs were found to have its settings."""
+
+    model_data: Path
+    task: int
+    settings: Any  # the Settings of a training script
+    k_folds: tuple[int, ...]
+    replaced: Mapping[int, claim.Stamp]  # runs that --overwrite deletes
+
+    @property
+    def next_command(self) -> str:
+        """The command that scores these folds."""
+        one = len(self.k_folds) == 1
+        name = ("--backbone", self.settings.backbone, "--version", self.settings.version)
+        folds = ("--k-fold", self.k_folds[0] if one else "all")
+        return command(run_folder.script(self.task, "eval"), *name, *folds)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """The images of a training, their targets and folds."""
+
+    images: Cached
+    targets: np.ndarray  # masks uint8 (N, S, S, 1), or one-hot labels float32 (N, C); as images
+    folds: pd.DataFrame  # a row per image that is used, see datasets.folds
+    facts: Mapping[str, str | None]  # for settings.json: what targets and images were made from
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedFold:
+    """A fold that has been trained; the net holds its best weights."""
+
+    run: Run
+    logits_model: keras.Model  # ends at its logits
+    held_out: list[str]  # ids of the images it did not train on
+    progress: Progress
+
+    def finish(self) -> None:
+        """Mark the run as trained to its end."""
+        run_folder.finish_run(
+            self.run,
+            {
+                "best_epoch": self.progress.best_epoch,
+                "best": self.progress.scores,
+                "seconds": round(self.progress.seconds),
+            },
+        )
+
+
+def plan_folds(model_data: Path, task: int, settings: Any) -> Plan:
+    """Check the settings against earlier runs, before any data is read.
+
+    Raises UserError when a fold does not exist, or when earlier runs of this name had other
+    settings (unless they are overwritten).
+    """
+    k_folds = check_fold_numbers(settings.folds, settings.num_folds)
+    as_dict, overwrite = asdict(settings), settings.overwrite
+    claim.check_settings(model_data, task, as_dict, k_folds, overwrite)
+    replaced = claim.stamp_runs(model_data, task, as_dict, k_folds) if overwrite else {}
+    return Plan(model_data, task, settings, tuple(k_folds), replaced)
+
+
+def train_folds(
+    plan: Plan,
+    data: TrainingData,
+    build: Build,
+    class_weight: Callable[[np.ndarray], Mapping[int, float]] | None = None,
+) -> Iterator[TrainedFold]:
+    """Train the folds of a plan one after another; each is locked until the next is asked for.
+
+    A fold that is finished, or that another process trains, is skipped. Close the iterator, so that
+    the lock goes when the caller fails.
+
+    Args:
+        plan: from plan_folds.
+        data: what to train on.
+        build: builds and compiles the net; called once for all folds (with the `cosine` schedule,
+            whose steps are part of it, once more where a fold has other steps).
+        class_weight: int (n,) rows to train on -> {class index: weight in the loss}.
+
+    Raises:
+        UserError: the run cannot be trained with these settings, see claim_run and fit_fold.
+    """
+    settings, net = plan.settings, None
+    facts = environment.describe() | {
+        "precision": use_precision(settings.precision),
+        "data_fingerprint": data.images.fingerprint,
+        **data.facts,
+    }
+    for k_fold in plan.k_folds:
+        with claim.claim_run(
+            plan.model_data, plan.task, k_fold, asdict(settings), data.folds, facts, plan.replaced
+        ) as run:
+            if run is None:
+                continue
+            train, held_out = _batches(settings, data, k_fold)
+            # folds differ in their steps by one per epoch at most
+            steps = len(train) * settings.epochs if settings.schedule == "cosine" else 0
+            if net is None or net.steps != steps:
+                net = _CompiledNet(settings, build, steps)
+            claim.begin_run(run, data.folds)
+            log.info(
+                "%s: %d images to train on, %d held out, %s parameters, on %s",
+                run.name,
+                len(train.rows),
+                len(held_out.rows),
+                f"{net.model.count_params():,}",
+                facts["device"],
+            )
+            progress = fit_fold(
+                net.model,
+                net.start,
+                train,
+                held_out,
+                run,
+                class_weight=class_weight and class_weight(train.rows),
+                verbose=command_line.verbosity(),
+            )
+            load_weights(net.model, run.weights)
+            image_ids = run_folder.held_out_images(data.folds, k_fold)
+            yield TrainedFold(run, net.logits_model, image_ids, progress)
+
+
+class _CompiledNet:
+    """One net for all folds, so that it is traced and compiled once."""
+
+    def __init__(self, settings: Any, build: Build, steps: int) -> None:
+        keras.utils.set_random_seed(settings.seed)
+        self.steps = steps
+        self.model = build(build_optimizer(settings.learning_rate, settings.schedule, steps))
+        self.start = Start(self.model)
+        self.logits_model = logits_of(self.model)
+
+
+def _batches(settings: Any, data: TrainingData, k_fold: int) -> tuple[Batches, Batches]:
+    """Batches to train on, and of the images held out."""
+    arrays = data.images.array, data.targets
+    train = Batches(
+        *arrays,
+        data.images.rows(run_folder.training_images(data.folds, k_fold)),
+        settings.batch_size,
+        training=True,
+        augmentation=settings.augmentation,
+        seed=settings.seed,
+        workers=settings.workers,
+    )
+    held_out = Batches(
+        *arrays,
+        data.images.rows(run_folder.held_out_images(data.folds, k_fold)),
+        settings.batch_size,
+        workers=settings.workers,
+    )
+    return train, held_out
