@@ -100,6 +100,7 @@ class Assignment:
 
     groups: dict[tuple[str, ...], list[str]]  # {names of runs: image ids}
     left_out: list[str]  # images that some member of the ensemble cannot predict
+    own_set: bool  # the images are those that the runs were trained and held out from
 
     @property
     def count(self) -> int:
@@ -251,13 +252,23 @@ def missing_folds(ensemble: Ensemble) -> str:
     return words + (f"; training unfinished: {', '.join(unfinished)}" if unfinished else "")
 
 
-def names_of(ensemble: Ensemble) -> str:
-    """The runs that predict, and which folds were not trained."""
-    return ", ".join(run.name for run in ensemble.runs) + missing_folds(ensemble)
+def described(ensemble: Ensemble, assignment: Assignment) -> str:
+    """The runs that predict, which folds were not trained, and how many images are left out."""
+    lines = ["predicting with " + ", ".join(run.name for run in ensemble.runs)]
+    lines[0] += missing_folds(ensemble)
+    if assignment.left_out:
+        what = "them or their lesions" if ensemble.task == 3 else "them"
+        lines.append(
+            f"left out, as every run was trained on {what}: {len(assignment.left_out)} images"
+        )
+    return "\n".join(lines)
 
 
 def assign_runs(
-    ensemble: Ensemble, image_ids: Sequence[str], lesions: Mapping[str, str] | None = None
+    ensemble: Ensemble,
+    image_ids: Sequence[str],
+    own_set: bool = False,
+    lesions: Mapping[str, str] | None = None,
 ) -> Assignment:
     """Which runs may predict which image: those trained neither on it nor on its lesion.
 
@@ -266,6 +277,8 @@ def assign_runs(
     Args:
         ensemble: whose runs.
         image_ids: the images to predict.
+        own_set: they are those that the runs were trained and held out from (checked by the
+            caller).
         lesions: {image id: lesion id}, where known.
     """
     lesions = lesions or {}
@@ -280,7 +293,7 @@ def assign_runs(
             groups.setdefault(names, []).append(image_id)
         else:
             left_out.append(image_id)
-    return Assignment(groups, sorted(left_out))
+    return Assignment(groups, sorted(left_out), own_set)
 
 
 def weights_of_runs(

@@ -201,7 +201,6 @@ def stream_logits(
     assignment: Assignment,
     weights: Sequence[float],
     views: int,
-    own_set: bool,
     inputs: Mapping[str, Cached],
     batch_size: int,
     done: Collection[str] = (),
@@ -210,11 +209,10 @@ def stream_logits(
 
     Args:
         ensemble: whose runs predict.
-        assignment: which run predicts which image.
+        assignment: which run predicts which image. Of the runs' own set, what a run held out is
+            read from what is kept, and kept if it was not.
         weights: of the members.
         views: 1 or 8.
-        own_set: the images are those the runs were trained and held out from (checked by the
-            caller): what a run held out is read from what is kept, and kept if it was not.
         inputs: {name of a run: the images it takes}; nets are loaded only if they must predict.
         batch_size: images per step.
         done: images that are not wanted, see prediction.predict_logits.
@@ -237,7 +235,7 @@ def stream_logits(
 
     for names, image_ids in assignment.groups.items():
         shares = weights_of_runs(ensemble, names, weights)
-        by_all = _held_out_by_all(ensemble, names) if own_set else set()
+        by_all = _held_out_by_all(ensemble, names) if assignment.own_set else set()
         stored = [image_id for image_id in image_ids if image_id in by_all]
         fresh = [image_id for image_id in image_ids if image_id not in by_all]
         wanted = [image_id for image_id in stored if image_id not in done]

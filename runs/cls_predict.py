@@ -54,11 +54,8 @@ def main(settings: Settings) -> None:
     inputs, crops = classifier_inputs(data_dir, submissions, runs, images, needed=image_ids)
     own_set = images == "training"
     lesions = ISIC2018.load_lesions(data_dir, list(originals)) if own_set else None
-    assignment = ensemble.assign_runs(runs, image_ids, lesions)
-    print(f"predicting with {ensemble.names_of(runs)}")
-    if assignment.left_out:
-        count = len(assignment.left_out)
-        print(f"left out, as every run was trained on their lesions: {count} images")
+    assignment = ensemble.assign_runs(runs, image_ids, own_set, lesions)
+    print(ensemble.described(runs, assignment))
     if found:
         print(f"tuned values ({found.file}): {found}")
 
@@ -79,7 +76,6 @@ def main(settings: Settings) -> None:
             assignment,
             tuned.member_weights(runs, chosen),
             views,
-            own_set,
             inputs,
             settings.batch_size,
             done,

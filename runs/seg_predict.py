@@ -81,10 +81,8 @@ def main(settings: Settings) -> None:
     images = next(iter(inputs.values()))
     files = ISIC2018.list_originals(data_dir, *which)
     image_ids = ISIC2018.limited(data_dir, *which, images.image_ids, settings.limit)
-    assignment = ensemble.assign_runs(runs, image_ids)
-    print(f"predicting with {ensemble.names_of(runs)}")
-    if assignment.left_out:
-        print(f"left out, as every run was trained on them: {len(assignment.left_out)} images")
+    assignment = ensemble.assign_runs(runs, image_ids, own_set=which == (1, "training"))
+    print(ensemble.described(runs, assignment))
 
     def write(image_id: str, logits: np.ndarray) -> tuple[Path, str, CropRow]:
         height, width = images.size_of(image_id)
@@ -109,7 +107,6 @@ def main(settings: Settings) -> None:
             assignment,
             tuned.member_weights(runs, chosen),
             views,
-            which == (1, "training"),
             inputs,
             settings.batch_size,
             result.done,

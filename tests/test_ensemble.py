@@ -147,7 +147,11 @@ def test_a_fold_in_training_is_named(tmp_path):
     run = create_run(tmp_path, 1, 0, settings, FOLDS, {"data_fingerprint": "d"})
     run.weights.touch()
     nets = ensemble.find_ensemble(tmp_path, 1, "vgg16", "0")
-    assert ensemble.names_of(nets).endswith("; training unfinished: task1_vgg16_k0_v0")
+    first, second = ensemble.described(nets, ensemble.assign_runs(nets, ["a", "b", "c"])).split(
+        "\n"
+    )
+    assert first.endswith("; training unfinished: task1_vgg16_k0_v0")
+    assert second == "left out, as every run was trained on them: 1 images"
 
 
 def test_no_common_fold(tmp_path):
@@ -184,7 +188,7 @@ def test_an_image_is_predicted_by_the_runs_that_never_saw_it(tmp_path):
         make_run(tmp_path, "vgg16", k, folds=folds, task=3)
     nets = ensemble.find_ensemble(tmp_path, 3, "vgg16", "0")
     lesions = {"a2": "A", "c2": "C", "e2": "E", "new": "N"}  # other photographs, one of no lesion
-    assignment = ensemble.assign_runs(nets, ["a2", "c2", "e2", "new"], lesions)
+    assignment = ensemble.assign_runs(nets, ["a2", "c2", "e2", "new"], lesions=lesions)
     k0, k1 = (run.name for run in nets.runs)
     assert assignment.groups == {(k0,): ["a2"], (k1,): ["c2"], (k0, k1): ["new"]}
     assert assignment.left_out == ["e2"]  # its fold was not trained, so both runs saw its lesion

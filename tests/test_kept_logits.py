@@ -124,7 +124,7 @@ def test_what_is_gathered_is_of_the_weights_that_were_looked_up(tmp_path, net_of
 @pytest.mark.parametrize("own_set", [True, False])
 def test_what_is_predicted_is_of_the_weights_that_were_looked_up(tmp_path, own_set, net_of):
     pair = make_pair(tmp_path)
-    assignment = ensemble.assign_runs(pair, ["a"])
+    assignment = ensemble.assign_runs(pair, ["a"], own_set)
 
     def load(run):
         run.weights.write_text("a better epoch")
@@ -132,11 +132,7 @@ def test_what_is_predicted_is_of_the_weights_that_were_looked_up(tmp_path, own_s
 
     net_of(load)
     with pytest.raises(UserError, match="a training is under way"):
-        next(
-            kept_logits.stream_logits(
-                pair, assignment, [1.0, 1.0], 1, own_set, inputs_of(pair.runs), 2
-            )
-        )
+        next(kept_logits.stream_logits(pair, assignment, [1.0, 1.0], 1, inputs_of(pair.runs), 2))
     assert not list(tmp_path.glob("task*/*logits*"))  # of these weights nothing was predicted
 
 
@@ -228,11 +224,11 @@ class Pictures:
 def test_streaming_reads_what_was_held_out_and_predicts_the_rest(tmp_path, net_of):
     pair, asked = make_pair(tmp_path), []
     net_of(numbered(pair.runs, asked))
-    assignment = ensemble.assign_runs(pair, list("adx"))
 
     def stream(own_set):
+        assignment = ensemble.assign_runs(pair, list("adx"), own_set)
         batches = kept_logits.stream_logits(
-            pair, assignment, [1.0, 3.0], 1, own_set, inputs_of(pair.runs), 2
+            pair, assignment, [1.0, 3.0], 1, inputs_of(pair.runs), 2
         )
         return {
             image_id: float(row[0, 0, 0])
