@@ -21,8 +21,11 @@ from misc_utils import signals
 from misc_utils.errors import UserError
 from misc_utils.files import explained
 
-# Types of settings that name folds
+# Types of settings that several scripts share, as their help shows them
 Folds = Annotated[tuple[int, ...] | Literal["all"], tyro.conf.arg(metavar="all|0 1 2")]
+Limit = Annotated[int | None, tyro.conf.arg(metavar="N")]
+Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT")]
+Runs = Annotated[tuple[str, ...], tyro.conf.arg(metavar="BACKBONE:VERSION ...")]
 KFold = Annotated[int | tuple[int, ...] | Literal["all"], tyro.conf.arg(metavar="all|0 1 2")]
 
 # Numbers of all scripts, lowest and highest; None where a setting may be None is left alone

@@ -20,12 +20,13 @@ class Settings:
     backbone: Literal[*BACKBONES] = "densenet201"  # of the run to evaluate
     k_fold: command_line.KFold = 0  # folds held out; all: every fold there is, together
     version: str = "0"  # of the run
-    ensemble: tuple[str, ...] = ()  # further runs to take the mean with, each backbone:version
+    ensemble: command_line.Runs = ()  # further runs to average with, such as vgg16:0
     eval_set: Literal["fold", "validation", "test"] = "fold"
-    """fold: the images these nets did not train on; or a set whose truth lies in data/."""
-    limit: int | None = None  # score only N images (of each fold), the first ones of each class
-    tta: bool = False  # mean over the 8 flips and quarter turns
-    tuned: bool = False  # as cls_tune chose; not for the folds, on which it chose
+    """fold: the images that the nets held out; or a set whose truth is in data/"""
+    limit: command_line.Limit = None
+    """score only N images (of each fold): the first of each class, in proportion"""
+    tta: bool = False  # test-time augmentation: mean over 8 flips and quarter turns
+    tuned: bool = False  # use what cls_tune chose; not on the folds that it chose on
     batch_size: int = 16  # images per step
 
 

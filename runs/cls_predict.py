@@ -19,13 +19,13 @@ class Settings:
 
     backbone: Literal[*BACKBONES] = "densenet201"  # of the runs that predict
     version: str = "0"  # of the runs
-    ensemble: tuple[str, ...] = ()  # further runs to take the mean with, each backbone:version
+    ensemble: command_line.Runs = ()  # further runs to average with, such as vgg16:0
     pred_set: Literal["training", "validation", "test"] = "test"  # Task 3 images to classify
-    limit: int | None = None
-    """Only the first N by id; with known labels the first of each class, in proportion."""
-    tta: bool = False  # mean over the 8 flips and quarter turns
-    tuned: bool = True  # temperature and weights that cls_tune chose, where it has run
-    browse: bool = True  # also write pages to look at: image, crop, probabilities
+    limit: command_line.Limit = None
+    """only the first N by id; with known labels the first of each class, in proportion"""
+    tta: bool = False  # test-time augmentation: mean over 8 flips and quarter turns
+    tuned: bool = True  # use the temperature and weights that cls_tune chose
+    browse: bool = True  # also write HTML pages: image, crop, probabilities
     batch_size: int = 16  # images per step
     overwrite: bool = False  # replace what other runs or settings made
 

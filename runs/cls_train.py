@@ -22,32 +22,32 @@ class Settings:
     version: str = "0"  # of the run; letters, digits and -
     num_folds: int = 5  # parts of the split; 1 = one 80/20 hold-out
     folds: command_line.Folds = "all"  # which to hold out, one after another
-    limit: int | None = None  # use only N images, of each class its share: the first by id
+    limit: command_line.Limit = None  # use only N images: the first of each class, in proportion
     lesion_view: Literal["whole", "box", "crop", "feather"] = "crop"
-    """whole: the image; box: bounding box of the lesion; crop: box with the background black;
-    feather: box with a soft edge. Box and crop need `python3 runs/seg_predict.py` first, feather
-    the same with `--edge feather`."""
+    """what the net sees; whole: the image; box: bounding box of the lesion; crop: box with the
+    background black; feather: box with a soft edge; run seg_predict.py before box and crop, with
+    --edge feather before feather"""
     box_margin: float = 0.1  # box: added around it, as a share of its longer side
     image_size: int = 224  # side of the square pictures in pixels, a multiple of 32
-    weights: Literal["imagenet", "none"] = "imagenet"  # start of the backbone
+    weights: Literal["imagenet", "none"] = "imagenet"  # where the backbone starts
     dropout: float = 0.0  # before the dense layer
     regularizer: Literal["l2", "l1", "none"] = "l2"  # of the dense layer
     loss: Literal[*CLASSIFICATION_LOSSES] = "categorical_focal"  # what training minimises
     class_weight: Literal[*CLASS_WEIGHTS] = "balanced"  # weight of each class in the loss
-    augmentation: Literal[*AUGMENTATIONS] = "affine"  # random flips, rotation, shifts
+    augmentation: Literal[*AUGMENTATIONS] = "affine"  # random flips, rotation, shifts ...
     batch_size: int = 16  # images per step
     epochs: int = 30  # passes over the training images
     learning_rate: float = 1e-4  # of Adam, at its highest
     schedule: Literal["plateau", "cosine"] = "plateau"  # how the learning rate falls
     plateau_factor: float = 0.25  # plateau: factor when val_loss stops falling
-    plateau_patience: int = 2  # plateau: epochs without progress before that
+    plateau_patience: int = 2  # plateau: epochs without progress before it falls
     min_learning_rate: float = 1e-7  # plateau: the floor
     monitor: Literal["val_loss", "val_balanced_accuracy", "val_accuracy"] = "val_loss"
-    """The weights of the epoch that is best by this are kept."""
+    """the weights of the epoch that is best by this are kept"""
     seed: int = 42  # governs split, start weights, order and augmentation
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU
     workers: int = 4  # threads that read and augment batches
-    overwrite: bool = False  # delete runs of the same name and train from scratch
+    overwrite: bool = False  # delete runs of these folds and train from scratch
 
 
 def main(settings: Settings) -> None:

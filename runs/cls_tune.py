@@ -20,11 +20,11 @@ class Settings:
 
     backbone: Literal[*BACKBONES] = "densenet201"  # of the runs to tune
     version: str = "0"  # of the runs
-    ensemble: tuple[str, ...] = ()  # further runs to take the mean with, each backbone:version
-    tta: bool = False  # tune for the mean over the 8 flips and quarter turns
+    ensemble: command_line.Runs = ()  # further runs to average with, such as vgg16:0
+    tta: bool = False  # tune for the mean over 8 flips and quarter turns
     decision_weights: bool = False
-    """Also a factor per class, for the highest balanced accuracy; the table then holds scores that
-    are no longer calibrated."""
+    """also choose a factor per class, for the highest balanced accuracy; the table then holds
+    scores that are no longer calibrated"""
 
 
 def main(settings: Settings) -> dict[str, float]:

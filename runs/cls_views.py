@@ -29,10 +29,10 @@ class Settings:
         "crop",
         "feather",
     )
-    """What is compared; differences are to the first."""
-    tta: bool = False  # score the mean over the 8 flips and quarter turns
+    """what is compared; differences are to the first"""
+    tta: bool = False  # score the mean over 8 flips and quarter turns
     train: cls_train.Settings = field(default_factory=cls_train.Settings)
-    """Settings of each training; the view, and its name behind the version, are put in."""
+    """settings of each training; its view, and the version's ending, are filled in"""
 
 
 def main(settings: Settings) -> dict[str, float]:

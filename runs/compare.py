@@ -17,11 +17,11 @@ from misc_utils import command_line
 class Settings:
     """Edit these, or give them as flags."""
 
-    which: tyro.conf.Positional[tuple[str, ...]] = ("vgg16:0", "densenet121:0")
-    """Each backbone:version, or several with + between them; differences are to the first."""
+    which: tyro.conf.Positional[command_line.Runs] = ("vgg16:0", "densenet121:0")
+    """each backbone:version, or several joined by +; differences are to the first"""
     task: Literal[1, 3] = 1  # of the runs
     k_fold: command_line.KFold = "all"  # folds held out
-    tta: bool = False  # scores of the mean over the 8 flips and quarter turns
+    tta: bool = False  # scores of the mean over 8 flips and quarter turns
 
 
 def main(settings: Settings) -> dict[str, float]:

@@ -20,18 +20,18 @@ class Settings:
     backbone: Literal[*BACKBONES] = "densenet169"  # of the run to evaluate
     k_fold: command_line.KFold = 0  # folds held out; all: every fold there is, together
     version: str = "0"  # of the run
-    ensemble: tuple[str, ...] = ()  # further runs to take the mean with, each backbone:version
+    ensemble: command_line.Runs = ()  # further runs to average with, such as vgg16:0
     eval_set: Literal["fold", "validation", "test"] = "fold"
-    """fold: the images these nets did not train on; or a set whose truth lies in data/."""
-    limit: int | None = None  # score only the first N (of each fold), in sorted order of the ids
-    tta: bool = False  # mean over the 8 flips and quarter turns
-    tuned: bool = False  # as seg_tune chose; not for the folds, on which it chose
-    smoothing: float | None = None
-    """Sigma of a Gaussian on the probability map, in pixels of a 224 px map; None: 1, or tuned."""
-    threshold: float | None = None  # probability above which is lesion; None: 0.5, or tuned
-    fill_holes: bool | None = None  # lesions have no holes; None: True, or tuned
+    """fold: the images that the nets held out; or a set whose truth is in data/"""
+    limit: command_line.Limit = None  # score only the first N images by id (of each fold)
+    tta: bool = False  # test-time augmentation: mean over 8 flips and quarter turns
+    tuned: bool = False  # use what seg_tune chose; not on the folds that it chose on
+    smoothing: command_line.Number = None
+    """sigma of the Gaussian on the probability map, in pixels of a 224 px map; None: 1, or tuned"""
+    threshold: command_line.Number = None  # of the probability; None: 0.5, or tuned
+    fill_holes: bool | None = None  # holes become lesion; None: True, or tuned
     component: Literal["largest", "all"] | None = None
-    """Connected parts that are kept; None: largest, or tuned."""
+    """connected parts that are kept; None: largest, or tuned"""
     batch_size: int = 32  # images per step
 
 

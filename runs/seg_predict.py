@@ -19,28 +19,28 @@ class Settings:
     """Edit these, or give them as flags."""
 
     output: tyro.conf.Positional[Literal["crops", "mask"]] = "crops"
-    """crops: bounding box of the lesion, background black, and crops.csv; mask: 0/255 masks."""
+    """crops: bounding box of the lesion, background black, and crops.csv; mask: 0/255 masks"""
     backbone: Literal[*BACKBONES] = "densenet169"  # of the runs that predict
     version: str = "0"  # of the runs
-    ensemble: tuple[str, ...] = ()  # further runs to take the mean with, each backbone:version
+    ensemble: command_line.Runs = ()  # further runs to average with, such as vgg16:0
     task: Literal[1, 3] = 3  # whose images
     pred_set: Literal["training", "validation", "test"] = "training"  # which of them
-    limit: int | None = None
-    """Only the first N by id; with known Task 3 labels the first of each class, in proportion."""
-    tta: bool = False  # mean over the 8 flips and quarter turns
+    limit: command_line.Limit = None
+    """only the first N by id; with known Task 3 labels the first of each class, in proportion"""
+    tta: bool = False  # test-time augmentation: mean over 8 flips and quarter turns
     margin: float = 0.0  # added around the bounding box, as a share of its longer side
     edge: Literal["hard", "feather"] = "hard"
-    """Of crops. hard: black around the lesion; feather: a fade to black, in a folder of its own."""
+    """of crops; hard: black around the lesion; feather: a fade to black, in a folder of its own"""
     edge_radius: float = 0.05  # feather: width of the fade, as a share of the lesion's longer side
     format: Literal["png", "jpeg", "webp", "tiff"] = "png"
-    """Of crops; jpeg (quality 95, 4:4:4) is lossy, the others are not. Masks are PNG always."""
-    tuned: bool = True  # what seg_tune chose, where it has run, for the four that are None
-    smoothing: float | None = None
-    """Sigma of a Gaussian on the probability map, in pixels of a 224 px map; None: tuned, or 1."""
-    threshold: float | None = None  # probability above which is lesion; None: tuned, or 0.5
-    fill_holes: bool | None = None  # lesions have no holes; None: tuned, or True
+    """of crops; jpeg (quality 95, 4:4:4) is lossy, the others are not; masks are always PNG"""
+    tuned: bool = True  # use what seg_tune chose for the four rules below that are None
+    smoothing: command_line.Number = None
+    """sigma of the Gaussian on the probability map, in pixels of a 224 px map; None: tuned, or 1"""
+    threshold: command_line.Number = None  # of the probability; None: tuned, or 0.5
+    fill_holes: bool | None = None  # holes become lesion; None: tuned, or True
     component: Literal["largest", "all"] | None = None
-    """Connected parts that are kept; None: tuned, or largest."""
+    """connected parts that are kept; None: tuned, or largest"""
     batch_size: int = 32  # images per step
     overwrite: bool = False  # replace what other runs or settings made
 

@@ -22,26 +22,26 @@ class Settings:
     version: str = "0"  # of the run; letters, digits and -
     num_folds: int = 5  # parts of the split; 1 = one 80/20 hold-out
     folds: command_line.Folds = "all"  # which to hold out, one after another
-    limit: int | None = None  # use only the first N images, in sorted order of their ids
+    limit: command_line.Limit = None  # use only the first N images by id
     image_size: int = 224  # side of the square pictures in pixels, a multiple of 32
-    weights: Literal["imagenet", "none"] = "imagenet"  # start of the encoder
+    weights: Literal["imagenet", "none"] = "imagenet"  # where the encoder starts
     up: Literal["deconv", "upsample", "subpixel"] = "deconv"  # how the decoder enlarges maps
     batch_norm: bool = True  # batch normalisation in the decoder
     loss: Literal[*SEGMENTATION_LOSSES] = "binary_crossentropy"  # what training minimises
-    augmentation: Literal[*AUGMENTATIONS] = "affine"  # random flips, rotation, shifts
+    augmentation: Literal[*AUGMENTATIONS] = "affine"  # random flips, rotation, shifts ...
     batch_size: int = 32  # images per step
     epochs: int = 35  # passes over the training images
     learning_rate: float = 1e-3  # of Adam, at its highest
     schedule: Literal["plateau", "cosine"] = "plateau"  # how the learning rate falls
     plateau_factor: float = 0.5  # plateau: factor when val_loss stops falling
-    plateau_patience: int = 2  # plateau: epochs without progress before that
+    plateau_patience: int = 2  # plateau: epochs without progress before it falls
     min_learning_rate: float = 1e-7  # plateau: the floor
     monitor: Literal["val_threshold_jaccard", "val_jaccard", "val_loss"] = "val_threshold_jaccard"
-    """The weights of the epoch that is best by this are kept."""
+    """the weights of the epoch that is best by this are kept"""
     seed: int = 42  # governs split, start weights, order and augmentation
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU
     workers: int = 4  # threads that read and augment batches
-    overwrite: bool = False  # delete runs of the same name and train from scratch
+    overwrite: bool = False  # delete runs of these folds and train from scratch
 
 
 def main(settings: Settings) -> None:

@@ -20,12 +20,12 @@ class Settings:
 
     backbone: Literal[*BACKBONES] = "densenet169"  # of the runs to tune
     version: str = "0"  # of the runs
-    ensemble: tuple[str, ...] = ()  # further runs to take the mean with, each backbone:version
-    tta: bool = False  # tune for the mean over the 8 flips and quarter turns
-    measure: Literal["threshold_jaccard", "jaccard", "dice"] = "threshold_jaccard"  # to raise
+    ensemble: command_line.Runs = ()  # further runs to average with, such as vgg16:0
+    tta: bool = False  # tune for the mean over 8 flips and quarter turns
+    measure: Literal["threshold_jaccard", "jaccard", "dice"] = "threshold_jaccard"  # to maximise
     search_size: int = 512
-    """Longest side in pixels that masks are compared at during the search; the scores reported at
-    the end are at original size."""
+    """longest side in pixels that masks are compared at during the search; the scores reported at
+    the end are at original size"""
     seed: int = 42  # for splitting a single fold into parts
 
 
