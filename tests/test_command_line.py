@@ -26,7 +26,7 @@ SCRIPTS = [
     "runs/demo.py",
     "datasets/ISIC2018/preprocess_data.py",
 ]
-POSITIONAL = {"output": "[{crops,mask}]", "which": "[[STR"}
+POSITIONAL = {"output": "[{crops,mask}]", "which": "BACKBONE:VERSION"}
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
