@@ -29,15 +29,11 @@ class Ensemble:
 
     members: tuple[tuple[Run, ...], ...]
     folder: Path
+    name: str = ""  # stem of the files of this ensemble
     k_folds: tuple[int, ...] | None = None  # the folds asked for; None: all
     weight_hashes: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of the weights of each run when they were looked up; all that is written names these,
     see check_unchanged."""
-
-    @property
-    def name(self) -> str:
-        """Stem of the files of this ensemble."""
-        return self.folder.name
 
     @property
     def task(self) -> int:
@@ -133,10 +129,12 @@ def find_ensemble(
     members = [tuple(run_folder.find_runs(model_data, task, *name, k_folds)) for name in names]
     hashes = {run.name: run_folder.weights_hash(run) for member in members for run in member}
     if len(members) == 1 and k_folds and len(k_folds) == 1:
-        return Ensemble(tuple(members), members[0][0].folder, k_folds, hashes)
+        run = members[0][0]
+        return Ensemble(tuple(members), run.folder, run.name, k_folds, hashes)
     fold = f"_k{'-'.join(map(str, k_folds))}" if k_folds else ""
     name = f"task{task}_" + "+".join(f"{one}{fold}_v{other}" for one, other in names)
-    return Ensemble(tuple(members), model_data / shortened(name), k_folds, hashes)
+    name = shortened(name)
+    return Ensemble(tuple(members), model_data / name, name, k_folds, hashes)
 
 
 def shortened(name: str) -> str:

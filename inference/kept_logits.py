@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # it imports Keras
     from training.loop import TrainedFold
 
 FORMAT = 1
+HOLDS = {kind: (np.finfo(kind).min, np.finfo(kind).max) for kind in (np.float16, np.float32)}
 
 Logits = dict[str, np.ndarray]  # {image id: (S, S, 1) or (C,)}
 # image ids -> batches of ids with their logits, as prediction.predict_logits yields them
@@ -142,7 +143,8 @@ def _predict_into(file: Path, run: Run, image_ids: Sequence[str], predict: Predi
         for batch_ids, logits in predict(image_ids):
             if array is None:
                 array = new_array(file, kind, (len(image_ids), *logits.shape[1:]))
-            array[len(order) : len(order) + len(batch_ids)] = logits
+            # beyond what float16 holds a logit says no more, while infinity spoils every mean
+            array[len(order) : len(order) + len(batch_ids)] = np.clip(logits, *HOLDS[kind])
             order += batch_ids
             progress.update(len(batch_ids))
     array.flush()

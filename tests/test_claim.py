@@ -6,7 +6,7 @@ import pytest
 from drawn_results import create_run
 
 from misc_utils.errors import UserError
-from training import claim
+from training import claim, run_folder
 
 FOLDS = pd.DataFrame({"image": ["a", "b", "c", "d"], "fold": [0, 1, 0, 1]})
 SETTINGS = {
@@ -159,13 +159,13 @@ def test_overwriting_with_two_trainings_at_once_mixes_none(tmp_path):
 
 def test_a_fold_that_is_deleted_meanwhile_is_no_other_training(tmp_path, monkeypatch):
     run = trained(tmp_path)
-    read = claim.read_run
+    read = run_folder.read_run
 
     def deleted(file):
         (run.folder / "settings.json").unlink()
         return read(file)
 
-    monkeypatch.setattr(claim, "read_run", deleted)
+    monkeypatch.setattr(run_folder, "read_run", deleted)
     claim.check_settings(tmp_path, 1, SETTINGS | {"learning_rate": 0.2}, [1], overwrite=False)
 
 
@@ -228,3 +228,14 @@ def test_an_old_run_goes_away_from_its_settings_on(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         claimed(tmp_path, overwrite=True)
     assert run.weights.exists()
+
+
+def test_a_renamed_folder_holds_the_same_run(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    trained(tmp_path).folder.rename(tmp_path / "my_best")
+    assert claimed(tmp_path) is None and "task1_tiny_k0_v0: finished already" in caplog.text
+    with pytest.raises(UserError, match="my_best was trained with other settings"):
+        claimed(tmp_path, learning_rate=0.2)
+    with pytest.raises(UserError, match="my_best, another fold"):
+        claim.check_settings(tmp_path, 1, SETTINGS | {"learning_rate": 0.2}, [1], overwrite=False)
+    assert claimed(tmp_path, epochs=5).folder.name == "my_best"

@@ -65,6 +65,18 @@ def test_classes_are_kept_as_float32(tmp_path):
     assert kept["b"].dtype == np.float32 and kept["b"].shape == (7,)
 
 
+def test_logits_beyond_float16_stay_finite(tmp_path):
+    """Infinite ones would end in NaN when an ensemble takes their mean."""
+
+    def predict(image_ids):
+        yield list(image_ids), np.array([1e6, -1e6], np.float32).reshape(2, 1, 1, 1)
+
+    kept = kept_logits.keep_logits(make_run(tmp_path), "fold", 1, ["a", "b"], predict)
+    assert [float(kept[i][0, 0, 0]) for i in "ab"] == [65504, -65504]
+    blend = EnsembleLogits([[kept], [{"a": -kept["a"]}]]).blend("a", [1.0, 1.0])
+    assert blend[0, 0, 0] == 0
+
+
 def test_other_weights_or_other_images_are_predicted_again(tmp_path):
     run, predict = make_run(tmp_path), Predicts()
     load_or_keep(run, "fold", 1, ["a"], predict)

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -25,13 +26,20 @@ def test_names_are_those_of_the_user():
             run_folder.run_name(1, "densenet169", 0, version)
 
 
-def test_a_run_is_found_by_its_settings_not_its_name(tmp_path):
+def test_a_run_is_found_by_its_settings_not_its_folder(tmp_path):
     made = make_run(tmp_path, version="0-whole")
-    made.folder.rename(tmp_path / "task1_other_k7_v9")
-    (tmp_path / "task1_other_k7_v9" / f"{made.name}.weights.h5").rename(
-        tmp_path / "task1_other_k7_v9" / "task1_other_k7_v9.weights.h5"
-    )
-    assert run_folder.find_runs(tmp_path, 1, "tiny", "0-whole", [0])[0].name == "task1_other_k7_v9"
+    made.folder.rename(tmp_path / "my_best")
+    found = run_folder.find_runs(tmp_path, 1, "tiny", "0-whole", [0])[0]
+    assert found.name == made.name and found.folder.name == "my_best" and found.weights.exists()
+
+
+def test_a_copy_of_a_run_is_named_beside_it(tmp_path):
+    made = make_run(tmp_path)
+    shutil.copytree(made.folder, tmp_path / f"backup_{made.name}")
+    for k_folds in (None, [0]):
+        with pytest.raises(UserError, match=r"(?s)backup_task1.*k0_v0 both hold the run task1_ti"):
+            run_folder.find_runs(tmp_path, 1, "tiny", "0", k_folds)
+    assert run_folder.list_runs(tmp_path, 1)
 
 
 def test_a_missing_run_lists_those_there_are(tmp_path):

@@ -19,7 +19,8 @@ def make_run(folder, **settings):
     plateau = {"plateau_factor": 0.5, "plateau_patience": 2, "min_learning_rate": 3e-4}
     settings = {"monitor": "val_loss", "schedule": "plateau"} | plateau | settings
     (folder / "run").mkdir(exist_ok=True)
-    return run_folder.Run(folder / "run", {"settings": settings})
+    settings |= {"backbone": "tiny", "version": "0"}
+    return run_folder.Run(folder / "run", {"task": 1, "k_fold": 0, "settings": settings})
 
 
 def best_of(folder, values, monitor):

@@ -20,6 +20,7 @@ from training.run_folder import (
     Run,
     check_folds,
     folds_fingerprint,
+    list_runs,
     load_folds,
     read_run,
     run_name,
@@ -52,11 +53,9 @@ def check_settings(
     Looked at are these folds (unless they are overwritten) and the other folds of the same backbone
     and version.
     """
-    folders = {k: _folder(model_data, task, settings, k) for k in k_folds}
-    if not overwrite:
-        for folder in folders.values():
-            _find_same(folder, settings)
-    _check_other_folds(model_data, task, settings, folders)
+    for k_fold in () if overwrite else k_folds:
+        _find_same(_folder(model_data, task, settings, k_fold), settings)
+    _check_other_folds(model_data, task, settings, k_folds)
 
 
 def stamp_runs(
@@ -71,35 +70,32 @@ def stamp_runs(
 
 
 def _folder(model_data: Path, task: int, settings: Mapping, k_fold: int) -> Path:
-    return model_data / run_name(task, settings["backbone"], k_fold, settings["version"])
+    """The folder of a run, which may have been renamed, or the one it is to have."""
+    name = run_name(task, settings["backbone"], k_fold, settings["version"])
+    if not (model_data / name).exists():
+        for run in list_runs(model_data, task):
+            if run.name == name:
+                return run.folder
+    return model_data / name
 
 
 def _check_other_folds(model_data: Path, task: int, settings: dict, but: Collection[int]) -> None:
     """Raise UserError if folds of the same version, `but` these, were trained otherwise."""
-    own = {_folder(model_data, task, settings, k_fold) for k_fold in but}
-    every = run_name(task, settings["backbone"], "*", settings["version"])
-    for folder in sorted(set(model_data.glob(every)) - own):
-        if not _holds_an_epoch(folder):
+    for run in list_runs(model_data, task):
+        named = (run.backbone, run.version) == (settings["backbone"], settings["version"])
+        if not named or run.k_fold in but or not _holds_an_epoch(run):
             continue
-        file = folder / "settings.json"
-        try:
-            then = read_run(file).settings
-        except UserError:
-            if file.exists():
-                raise
-            continue  # another process deletes the run
-        if different := _different(then, settings):
+        if different := _different(run.settings, settings):
             raise UserError(
-                f"{folder}, another fold of the same version, was trained with other settings: "
+                f"{run.folder}, another fold of the same version, was trained with other settings: "
                 f"{'; '.join(different)}. Folds of one version are scored and predict together. "
                 f"Choose another --version, train all its folds from scratch with --overwrite, or "
                 f"delete that folder."
             )
 
 
-def _holds_an_epoch(folder: Path) -> bool:
-    endings = (".weights.h5", "_state.npz")
-    return any((folder / f"{folder.name}{ending}").exists() for ending in endings)
+def _holds_an_epoch(run: Run) -> bool:
+    return run.weights.exists() or run.state.exists()
 
 
 def _stamp(folder: Path) -> Stamp:
@@ -141,9 +137,12 @@ def claim_run(
     check_folds(folds, k_fold)
     record = {"format": FORMAT, "task": task, "k_fold": k_fold, "finished": False}
     record |= {"settings": settings, "folds_fingerprint": folds_fingerprint(folds)} | facts
-    folder = _folder(model_data, task, settings, k_fold)
+    name, folder = (
+        run_name(task, settings["backbone"], k_fold, settings["version"]),
+        _folder(model_data, task, settings, k_fold),
+    )
     try:
-        with locked(model_data, folder.name):
+        with locked(model_data, name):
             as_then = {
                 k
                 for k, stamp in replaced.items()
@@ -154,12 +153,12 @@ def claim_run(
             if found is None:
                 yield Run(folder, record)
             elif found.finished and settings["epochs"] == found.settings["epochs"]:
-                log.info("%s: finished already, nothing to do", folder.name)
+                log.info("%s: finished already, nothing to do", name)
                 yield None
             else:
                 yield _resumed(found, record)
     except InUseError:
-        log.info("%s: skipped, another process is training it", folder.name)
+        log.info("%s: skipped, another process is training it", name)
         yield None
 
 
@@ -182,12 +181,14 @@ def _find_same(
     folder: Path, settings: dict, facts: Mapping = {}, folds: pd.DataFrame | None = None
 ) -> Run | None:
     """The run in `folder`, if training left anything there; UserError if it was another one."""
-    if not _holds_an_epoch(folder):
-        return None
     file = folder / "settings.json"
     if not file.exists():
-        raise UserError(f"{folder} holds a trained net, but no settings.json. {WAYS}")
+        if any(folder.glob("*.weights.h5")) or any(folder.glob("*_state.npz")):
+            raise UserError(f"{folder} holds a trained net, but no settings.json. {WAYS}")
+        return None
     run = read_run(file)
+    if not _holds_an_epoch(run):
+        return None
     different = _different(run.settings, settings)
     before, after = run.settings["epochs"], settings["epochs"]
     if after < before or (after > before and settings.get("schedule") == "cosine"):

@@ -119,6 +119,8 @@ def train_folds(
         UserError: the run cannot be trained with these settings, see claim_run and fit_fold.
     """
     settings, net = plan.settings, None
+    for k_fold in plan.k_folds:  # before the first of them is trained
+        run_folder.check_folds(data.folds, k_fold)
     facts = environment.describe() | {
         "precision": use_precision(settings.precision),
         "data_fingerprint": data.images.fingerprint,

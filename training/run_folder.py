@@ -3,7 +3,7 @@
 Enters: settings, folds and scores of a run. Leaves: `task1_densenet169_k0_v0/` with
 `<name>.weights.h5`, `<name>.csv` (a row per epoch), `settings.json`, `folds.csv`, scores, figures,
 and `<name>_state.npz`, from which training resumes. Runs are found by reading settings.json, never
-by parsing a folder's name.
+by a folder's name: a folder may be renamed.
 """
 
 import hashlib
@@ -34,8 +34,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Stem of the run's files."""
-        return self.folder.name
+        """Stem of the run's files, whatever its folder is called."""
+        return run_name(self.task, self.backbone, self.k_fold, self.version)
 
     @property
     def task(self) -> int:
@@ -150,8 +150,17 @@ def write_record(run: Run) -> None:
 
 def list_runs(model_data: Path, task: int) -> list[Run]:
     """All runs of a task, in order of backbone, version and fold; UserError for a broken one."""
-    runs = [run for run in map(read_run, model_data.glob("*/settings.json")) if run.task == task]
-    return sorted(runs, key=lambda run: (run.backbone, run.version, run.k_fold, run.name))
+    runs = []
+    for file in model_data.glob("*/settings.json"):
+        try:
+            run = read_run(file)
+        except UserError:
+            if file.exists():
+                raise
+            continue  # another process is deleting the run
+        if run.task == task:
+            runs.append(run)
+    return sorted(runs, key=lambda run: (run.backbone, run.version, run.k_fold, run.folder))
 
 
 def read_run(file: Path) -> Run:
@@ -191,8 +200,15 @@ def find_runs(
         UserError, listing the runs there are, when one of the folds (or every one) is missing or
         has no weights yet.
     """
-    runs = list_runs(model_data, task)
-    named = {run.k_fold: run for run in runs if (run.backbone, run.version) == (backbone, version)}
+    runs, named = list_runs(model_data, task), {}
+    for run in runs:
+        if (run.backbone, run.version) == (backbone, version):
+            if run.k_fold in named:
+                raise UserError(
+                    f"{named[run.k_fold].folder} and {run.folder} both hold the run {run.name}. "
+                    f"Move one of them out of {model_data}."
+                )
+            named[run.k_fold] = run
     trained = {k: run for k, run in named.items() if run.weights.exists()}
     what = f"{backbone}, version {version}"
     if k_folds is None and not trained:
