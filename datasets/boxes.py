@@ -28,8 +28,7 @@ def bounding_box(mask: np.ndarray, margin: float = 0.0, edge_radius: float = 0.0
 
     Args:
         mask: uint8 or bool (H, W).
-        margin: what is added on each of the four sides, as a fraction of the box's longer side
-            (to the nearest pixel); the image's borders end it.
+        margin: see `widen`.
         edge_radius: of `cut_lesion`; the margin is at least as wide, so that the fade has room.
 
     Returns:
@@ -39,16 +38,29 @@ def bounding_box(mask: np.ndarray, margin: float = 0.0, edge_radius: float = 0.0
         UserError: a negative margin.
     """
     mask = _as_bytes(mask)
+    left, top, width, height = cv2.boundingRect(mask)
+    tight = Box(top, left, height, width) if width else Box(0, 0, *mask.shape)
+    _check_margin(margin)  # max() would hide a negative one
+    return widen(tight, max(margin, edge_radius), *mask.shape)
+
+
+def widen(box: Box, margin: float, height: int, width: int) -> Box:
+    """A box with a margin on all four sides, as far as the image (height x width pixels) reaches.
+
+    `margin` is a fraction of the box's longer side; the pixels it gives are rounded to the nearest
+    number, halves up. UserError: it is negative or NaN.
+    """
+    _check_margin(margin)
+    extra = int(margin * max(box.height, box.width) + 0.5)
+    top, left = max(box.top - extra, 0), max(box.left - extra, 0)
+    end_row = min(box.top + box.height + extra, height)
+    end_column = min(box.left + box.width + extra, width)
+    return Box(top, left, end_row - top, end_column - left)
+
+
+def _check_margin(margin: float) -> None:
     if not margin >= 0:
         raise UserError(f"margin is a fraction of the box's longer side, at least 0, not {margin}")
-    left, top, width, height = cv2.boundingRect(mask)
-    if width == 0:
-        return Box(0, 0, *mask.shape)
-    extra = int(max(margin, edge_radius) * max(height, width) + 0.5)
-    first_row, first_column = max(top - extra, 0), max(left - extra, 0)
-    end_row = min(top + height + extra, mask.shape[0])
-    end_column = min(left + width + extra, mask.shape[1])
-    return Box(first_row, first_column, end_row - first_row, end_column - first_column)
 
 
 def cut_box(image: np.ndarray, box: Box) -> np.ndarray:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,12 +43,17 @@ class Cached:
     widths: np.ndarray  # int (N,)
     fingerprint: str  # SHA-256 over ids and contents of the sources, whatever the size cached
 
-    def rows(self, image_ids) -> np.ndarray:
-        """Row numbers of `image_ids`, in their order; KeyError for an id that is not here."""
-        return np.array([self._position[image_id] for image_id in image_ids], dtype=np.int64)
+    def rows(self, image_ids: Iterable[str]) -> np.ndarray:
+        """Row numbers int64 (n,) of `image_ids`, in their order; KeyError for an unknown id."""
+        return np.array([self._row_of[image_id] for image_id in image_ids], dtype=np.int64)
+
+    def size_of(self, image_id: str) -> tuple[int, int]:
+        """Height and width of an image's source in pixels; KeyError for an unknown id."""
+        row = self._row_of[image_id]
+        return int(self.heights[row]), int(self.widths[row])
 
     @cached_property
-    def _position(self) -> dict[str, int]:
+    def _row_of(self) -> dict[str, int]:
         return {image_id: row for row, image_id in enumerate(self.image_ids)}
 
 
@@ -97,7 +102,13 @@ def _load_or_build(
     if cached is not None:
         return cached
     array_file, manifest_file = folder / f"{name}.npy", folder / f"{name}.json"
-    log.info("%s: building it, %s", array_file, reason)
+    log.info(
+        "%s: building it from all %d files, %s. This is done once: later runs use it, whatever "
+        "their --limit.",
+        array_file,
+        len(sources),
+        reason,
+    )
     remove_partials(folder, array_file.name, manifest_file.name)
     manifest_file.unlink(missing_ok=True)  # from here on the old array is not to be trusted
     manifest = head | _build(array_file, sources, read, tuple(head["shape"]))

@@ -35,6 +35,9 @@ def test_rows_follow_the_sorted_ids(tmp_path, sources):
     assert cached.array[:, 0, 0, 0].tolist() == [2, 3, 1]
     assert cached.heights.tolist() == [20, 30, 10] and cached.widths.tolist() == [7, 7, 7]
     assert cached.rows(["c", "a"]).tolist() == [2, 0]
+    assert cached.size_of("b") == (30, 7)
+    with pytest.raises(KeyError):
+        cached.size_of("d")
     assert isinstance(cached.array, np.memmap) and not cached.array.flags.writeable
     assert sorted(os.listdir(tmp_path / "cache")) == [".locks", "name.json", "name.npy"]
 

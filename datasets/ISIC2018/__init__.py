@@ -12,10 +12,12 @@ import cv2
 import numpy as np
 
 from datasets import pictures
+from datasets.boxes import Box, cut_box, widen
 from datasets.cache import Cached, load_or_build
 from datasets.challenge import CLASSES, SETS, UNRELEASED
 from datasets.folds import limit_images, limit_labels
 from datasets.ISIC2018 import raw
+from datasets.lesion_crops import Crops
 from misc_utils.errors import UserError
 from misc_utils.messages import check_same_ids, listed
 
@@ -76,10 +78,9 @@ def load_masks(data_dir: Path, images: str, image_size: int, of: Cached) -> Cach
     Raises UserError when masks are missing, have other values than 0 and 255, or another size than
     their image; every such file is named.
     """
-    size_of = dict(zip(of.image_ids, zip(of.heights, of.widths, strict=True), strict=True))
 
     def read(image_id: str, content: bytes) -> tuple[np.ndarray, int, int]:
-        mask = _mask_of_size(content, *size_of[image_id])
+        mask = _mask_of_size(content, *of.size_of(image_id))
         share = resize(mask * np.uint8(255), image_size)  # of lesion in each cell, 0..255
         return (share > 127).astype(np.uint8)[..., None], *mask.shape
 
@@ -132,7 +133,7 @@ def load_view(
     images: str,
     image_size: int,
     lesion_view: str,
-    crops=None,
+    crops: Crops | None = None,
     margin: float = 0.0,
     needed: Sequence[str] = (),
 ) -> Cached:
@@ -144,9 +145,7 @@ def load_view(
         image_size: side of the rows in pixels.
         lesion_view: `whole` image; `box`: bounding box of the lesion, background kept; `crop` and
             `feather`: box times mask with a hard or a soft edge, as it was written.
-        crops: for all but whole: what datasets.lesion_crops.load_view_crops gives (`folder`,
-            `table` of boxes indexed by image, `files` of the crops, `fingerprint` of what made
-            them).
+        crops: from lesion_crops.load_view_crops; None for whole.
         margin: box only: share of the box's longer side added around it.
         needed: image ids that must be there.
 
@@ -173,22 +172,15 @@ def load_view(
     def read(image_id: str, content: bytes) -> tuple[np.ndarray, int, int]:
         image, height, width = pictures.read_image(content)
         if lesion_view == "box":
-            image = cut_box(image, **boxes[image_id], margin=margin)
+            image = cut_box(image, widen(Box(**boxes[image_id]), margin, height, width))
         return resize(image, image_size), height, width
 
     if lesion_view != "box":
         sources = {image_id: crops.files[image_id] for image_id in sources}
     made_from = f"{crops.fingerprint} margin {margin if lesion_view == 'box' else 0}"
+    if lesion_view == "box" and margin:
+        made_from += " rounded half up"  # arrays without these words rounded half to even
     return load_or_build(data_dir / "cache", name, sources, read, shape, made_from)
-
-
-def cut_box(
-    image: np.ndarray, top: int, left: int, height: int, width: int, margin: float
-) -> np.ndarray:
-    """Part of an image: the box, widened by `margin` times its longer side, within the image."""
-    extra = round(margin * max(height, width))
-    rows = slice(max(top - extra, 0), top + height + extra)
-    return image[rows, max(left - extra, 0) : left + width + extra]
 
 
 def limited(
