@@ -144,6 +144,19 @@ _ROWS = (
 BACKBONES: dict[str, Backbone] = {row.name: row for row in _ROWS}
 
 
+def check_image_size(backbone_name: str, image_size: int) -> None:
+    """UserError unless the backbone takes square images of `image_size` pixels a side.
+
+    Every backbone needs a multiple of 32, some a minimum above that; the message says which. Also
+    UserError: there is no such backbone.
+    """
+    row = backbone(backbone_name)
+    if image_size % 32 or image_size < row.minimum_size:
+        raise UserError(
+            f"image_size {image_size}: {row.name} takes multiples of 32 from {row.minimum_size} on."
+        )
+
+
 def backbone(name: str) -> Backbone:
     """Row of `name`; UserError listing the rows if there is none."""
     if name not in BACKBONES:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import keras
 
 from misc_utils.errors import UserError
-from models.backbones import Backbone
+from models.backbones import Backbone, check_image_size
 from models.backbones import backbone as backbone_row
 from models.weights import load_weights
 
@@ -46,7 +46,9 @@ def build_encoder(
     is not a multiple of 32 or too small, no weights to be had.
     """
     row = backbone_row(backbone)
-    _check(row, image_size, weights)
+    check_image_size(backbone, image_size)
+    if weights not in WEIGHTS:
+        raise UserError(f"Unknown weights {weights!r}: choose one of {', '.join(WEIGHTS)}.")
     image = keras.Input((image_size, image_size, 3), dtype="uint8", name="image")
     # to float32 before anything else: on uint8 some preprocess_input wrap round
     pixels = keras.layers.Rescaling(1.0, dtype="float32", name="to_float32")(image)
@@ -64,16 +66,6 @@ def build_encoder(
         bottom_level=row.bottom[0],
         output=network.output,
     )
-
-
-def _check(row: Backbone, image_size: int, weights: str) -> None:
-    """UserError on an image size or a kind of weights that cannot be."""
-    if weights not in WEIGHTS:
-        raise UserError(f"Unknown weights {weights!r}: choose one of {', '.join(WEIGHTS)}.")
-    if image_size % 32 or image_size < row.minimum_size:
-        raise UserError(
-            f"image_size {image_size}: {row.name} takes multiples of 32 from {row.minimum_size} on."
-        )
 
 
 def _own_blocks(row: Backbone, pixels: Tensor) -> Tensor:
