@@ -1,7 +1,7 @@
 """Bounding boxes of masks, and lesions cut out along them.
 
-Enters: masks uint8 or bool (H, W), images uint8 (H, W, 3). Leaves: boxes in pixels, cut-outs uint8.
-No argument is ever changed in place.
+Enters: masks uint8 or bool (H, W), images uint8 (H, W, 3). Leaves: boxes in pixels, crops uint8.
+No argument is changed in place.
 """
 
 from dataclasses import dataclass
@@ -29,10 +29,10 @@ def bounding_box(mask: np.ndarray, margin: float = 0.0, edge_radius: float = 0.0
     Args:
         mask: uint8 or bool (H, W).
         margin: see `widen`.
-        edge_radius: of `cut_lesion`; the margin is at least as wide, so that the fade has room.
+        edge_radius: of `cut_lesion`; the margin is at least as wide, so that the fade fits in.
 
     Returns:
-        the box; that of the whole image where the mask is empty.
+        the box; the whole image where the mask is empty.
 
     Raises:
         UserError: a negative margin.
@@ -64,7 +64,7 @@ def _check_margin(margin: float) -> None:
 
 
 def cut_box(image: np.ndarray, box: Box) -> np.ndarray:
-    """The pixels of an image (H, W) or (H, W, C) in a box, copied; ValueError if it sticks out."""
+    """A copy of the box of an image (H, W) or (H, W, C); ValueError unless it is inside."""
     end_row, end_column = box.top + box.height, box.left + box.width
     inside = 0 <= box.top < end_row <= image.shape[0] and (
         0 <= box.left < end_column <= image.shape[1]
@@ -88,21 +88,21 @@ def radius_of_edge(edge: Literal["hard", "feather"], edge_radius: float) -> floa
 def cut_lesion(
     image: np.ndarray, mask: np.ndarray, box: Box, edge_radius: float = 0.0
 ) -> np.ndarray:
-    """The box of an image times its mask: the lesion as it is, around it black, or a fade to it.
+    """A box cut out of an image, black or fading to black around the lesion.
 
     Args:
         image: uint8 (H, W, 3).
-        mask: uint8 or bool (H, W), lesion is what is not 0.
-        box: where to cut, as `bounding_box` gives it for the same edge_radius.
-        edge_radius: how far from the lesion the image has faded to black, as a share of the longer
-            side of the lesion's own bounding box, 0 to 1; 0: black at once.
+        mask: uint8 or bool (H, W), not 0 where the lesion is.
+        box: what to cut out, from `bounding_box` with the same edge_radius.
+        edge_radius: distance from the lesion at which the image is black, as a share of the longer
+            side of the lesion's tight bounding box, 0 to 1; 0: black from the lesion's border on.
 
     Returns:
-        uint8 (box.height, box.width, 3); the whole image as it is where the mask is empty.
+        uint8 (box.height, box.width, 3); the unchanged whole image where the mask is empty.
 
     Raises:
         UserError: edge_radius does not lie in 0..1.
-        ValueError: image and mask differ in size, or the box sticks out.
+        ValueError: image and mask differ in size, or the box is not inside the image.
     """
     mask = _as_bytes(mask)
     if image.shape[:2] != mask.shape:
@@ -122,7 +122,7 @@ def cut_lesion(
 
 
 def fade(distance: np.ndarray, radius: float) -> np.ndarray:
-    """Half a cosine wave over the distance: 1 at 0, 1/2 halfway, 0 from `radius` on.
+    """Half a cosine wave of the distance: 1 at 0, 1/2 at half the radius, 0 from `radius` on.
 
     Args:
         distance: float (...), at least 0, in pixels.

@@ -1,7 +1,7 @@
-"""Trained nets: built again from a run's settings, then given its weights.
+"""Trained nets, built from the settings of a run and loaded with its weights.
 
-Enters: the settings a run was trained with, its weight file. Leaves: a keras.Model,
-in the run's precision: `auto` looks at the device at hand, runs without that setting took float32.
+Enters: the settings a run was trained with, its weight file. Leaves: a keras.Model in the run's
+precision: `auto` depends on the device used now; runs without that setting used float32.
 """
 
 from collections.abc import Mapping
