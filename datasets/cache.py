@@ -73,7 +73,7 @@ def load_or_build(
         folder: where the array and its manifest lie.
         name: stem of both files.
         sources: {image id: file}.
-        read: see Reader; any OSError, ValueError or SyntaxError marks the file as bad.
+        read: see Reader; any OSError or ValueError marks the file as bad.
         shape: (size, size, channels) of one row.
         made_from: what else the rows depend on; with another text the array is built again.
 
@@ -202,7 +202,7 @@ def _build(array_file: Path, sources: dict[str, Path], read: Reader, shape: tupl
         try:
             status, content = file.stat(), file.read_bytes()
             array[row], height, width = read(image_id, content)
-        except (OSError, ValueError, SyntaxError) as error:  # SyntaxError: Pillow, broken PNG
+        except (OSError, ValueError) as error:
             return file, error
         digest = hashlib.sha256(content).hexdigest()
         return None, (height, width, len(content), status.st_mtime_ns, digest)

@@ -42,9 +42,9 @@ def build_encoder(
     """Build the encoder of a row of BACKBONES for square images of `image_size` pixels.
 
     `weights` "imagenet" reads `<pretrained_dir>/<backbone>_notop.weights.h5`, or lets Keras
-    download the weights if there is no such file; "none" starts from random values. UserError: unknown row
-    or weights, a size that is not a multiple of 32 or too small, ImageNet weights that cannot be
-    found or downloaded.
+    download the weights if there is no such file; "none" starts from random values. UserError:
+    unknown row or weights, a size that is not a multiple of 32 or too small, ImageNet weights that
+    cannot be found or downloaded.
     """
     row = backbone_row(backbone)
     check_image_size(backbone, image_size)

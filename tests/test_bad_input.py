@@ -254,10 +254,10 @@ CASES = {
     "text named .jpg": Case(image(lambda old: b"<html>404</html>"), *PREPARE, "neither a JPEG"),
     "GIF named .jpg": Case(image(opened(lambda p: p, "GIF")), *PREPARE, "neither a JPEG nor a PNG"),
     "tiny file that claims 60000x60000": Case(
-        image(claims(60_000, 60_000)), *PREPARE, "larger than 80 million pixels"
+        image(claims(60_000, 60_000)), *PREPARE, "more than 80 million pixels"
     ),
     "tiny file that claims 10000x10000": Case(
-        image(claims(10_000, 10_000)), *PREPARE, "larger than 80 million pixels"
+        image(claims(10_000, 10_000)), *PREPARE, "more than 80 million pixels"
     ),
     "image of several frames": Case(image(moving), *PREPARE, "2 pictures, not one"),
     "image partly transparent": Case(image(opened(half_transparent)), *PREPARE, "transparent"),
@@ -335,7 +335,7 @@ CASES = {
     "column missing": Case(content(lambda old: old.replace(b"VASC", b"X")), *CLASSES, "lacks VASC"),
     "column double": Case(content(lambda old: old.replace(b"DF", b"NV")), *CLASSES, "lacks DF"),
     "column too many": Case(
-        content(lambda old: old.replace(b"VASC", b"VASC,NV")), *CLASSES, "there twice"
+        content(lambda old: old.replace(b"VASC", b"VASC,NV")), *CLASSES, "names one of them twice"
     ),
     "labels empty": Case(content(lambda old: b""), *CLASSES, "found: nothing"),
     "labels of a header alone": Case(

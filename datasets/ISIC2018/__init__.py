@@ -125,7 +125,7 @@ def _mask_of_size(content: bytes, height: int, width: int) -> np.ndarray:
 def _read_whole(file: Path, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
     try:
         return decode(file.read_bytes())
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{file}: {error}. Replace it by an intact file of the release.") from None
 
 
