@@ -1,8 +1,8 @@
 """One random affine map per sample, applied to image and mask together.
 
 Enters: uint8 image (S, S, 3), uint8 mask (S, S, 1) or None, a numpy Generator. Leaves: the same
-shapes and dtypes; the image is interpolated linearly, the mask takes the nearest pixel, and what
-comes in over the border is the mirrored picture.
+shapes and dtypes. The image is interpolated linearly, the mask takes the nearest pixel; beyond the
+border the picture is mirrored.
 """
 
 from dataclasses import dataclass
@@ -44,7 +44,17 @@ def draw_map(rules: Augmentation, size: int, random: np.random.Generator) -> np.
 def augment(
     image: np.ndarray, mask: np.ndarray | None, rules: Augmentation, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """One augmented sample; the same map for image and mask. The arguments are left as they are."""
+    """One augmented sample, with the same map for image and mask; the arguments are not changed.
+
+    Args:
+        image: uint8 (S, S, 3).
+        mask: uint8 (S, S, 1), or None.
+        rules: a row of AUGMENTATIONS.
+        random: where the map is drawn from.
+
+    Returns:
+        the new image and mask; the arguments themselves where `rules` is the row "none".
+    """
     if rules == AUGMENTATIONS["none"]:
         return image, mask
     size = image.shape[0]

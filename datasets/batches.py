@@ -1,7 +1,7 @@
 """Rows of a memory map -> (augmented) batches for `fit`.
 
 Enters: uint8 images (N, S, S, 3), targets (N, ...), the rows to use. Leaves: batches of uint8
-(B, S, S, 3) and float32 targets (B, ...). What a batch holds depends on (seed, epoch, index) alone.
+(B, S, S, 3) and float32 targets (B, ...). A batch depends on (seed, epoch, index) alone.
 """
 
 import threading
@@ -12,28 +12,28 @@ import numpy as np
 
 from datasets.augmentation import AUGMENTATIONS, augment
 
-AHEAD = 8  # batches made before they are asked for, at most
+AHEAD = 8  # at most so many batches are made in advance
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches of a training or validation part; worker threads read and augment them ahead.
+    """Batches of a training or validation part; worker threads read and augment them in advance.
 
-    Keras has threads of its own. On jax and torch they hand batches that were fetched for building
-    the net, and at each end of an epoch for the next, to the next run: training would begin with
-    others than the first and depend on time. There they are left out. On TensorFlow two of them
-    stand in line for ours: without any, Keras lets tf.data tune the feed, and at the end of `fit`
-    TensorFlow waits for the tuner, which sleeps for up to a minute.
+    Keras has worker threads as well. On jax and torch they pass on batches that were fetched to
+    build the net, or at the end of an epoch for the next one: training would not begin with the
+    first batch, and the order would depend on timing. There Keras gets a single worker, which means
+    no threads. On TensorFlow it gets two, which wait for ours: without them Keras lets tf.data tune
+    the input, and at the end of `fit` TensorFlow waits up to a minute for the tuner.
 
     Args:
         images: uint8 (N, S, S, 3), may be memory-mapped.
         targets: masks uint8 (N, S, S, 1) in {0, 1}, or one-hot labels float32 (N, C).
         rows: int (n,), the rows of both arrays to use.
         batch_size: samples per batch.
-        training: shuffled anew each epoch, and the last batch left out when it is not full (which
-            samples it would hold changes each epoch); otherwise in order, last batch included.
+        training: True: shuffled in each epoch, and a last batch that is not full is left out (it
+            would hold other samples in each epoch); False: in order, with the last batch.
         augmentation: a row of AUGMENTATIONS.
-        seed: governs order and augmentation.
-        workers: threads.
+        seed: of order and augmentation.
+        workers: number of threads.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Batches(keras.utils.PyDataset):
         self._lock = threading.Lock()
 
     def set_epoch(self, epoch: int) -> None:
-        """Order and augmentation from here on are those of `epoch` (0 is the first)."""
+        """Use the order and augmentation of `epoch` (0 is the first) from now on."""
         with self._lock:
             self.epoch = epoch
             for future in self._ahead.values():
@@ -82,7 +82,7 @@ class Batches(keras.utils.PyDataset):
         return future.result()
 
     def make(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """A batch of an epoch, made now and by the thread that asks."""
+        """A batch of an epoch, made in the calling thread."""
         rows = self.rows
         if self.training:
             rows = np.random.default_rng([self.seed, epoch]).permutation(rows)

@@ -1,7 +1,7 @@
 """Bounding boxes of masks, and lesions cut out along them.
 
-Enters: masks uint8 or bool (H, W), images uint8 (H, W, 3). Leaves: boxes in pixels, cut-outs uint8.
-No argument is ever changed in place.
+Enters: masks uint8 or bool (H, W), images uint8 (H, W, 3). Leaves: boxes in pixels, crops uint8.
+No argument is changed in place.
 """
 
 from dataclasses import dataclass
@@ -28,31 +28,43 @@ def bounding_box(mask: np.ndarray, margin: float = 0.0, edge_radius: float = 0.0
 
     Args:
         mask: uint8 or bool (H, W).
-        margin: what is added on each of the four sides, as a fraction of the box's longer side
-            (to the nearest pixel); the image's borders end it.
-        edge_radius: of `cut_lesion`; the margin is at least as wide, so that the fade has room.
+        margin: see `widen`.
+        edge_radius: of `cut_lesion`; the margin is at least as wide, so that the fade fits in.
 
     Returns:
-        the box; that of the whole image where the mask is empty.
+        the box; the whole image where the mask is empty.
 
     Raises:
         UserError: a negative margin.
     """
     mask = _as_bytes(mask)
+    left, top, width, height = cv2.boundingRect(mask)
+    tight = Box(top, left, height, width) if width else Box(0, 0, *mask.shape)
+    _check_margin(margin)  # max() would hide a negative one
+    return widen(tight, max(margin, edge_radius), *mask.shape)
+
+
+def widen(box: Box, margin: float, height: int, width: int) -> Box:
+    """A box with a margin on all four sides, as far as the image (height x width pixels) reaches.
+
+    `margin` is a fraction of the box's longer side; the pixels it gives are rounded to the nearest
+    number, halves up. UserError: it is negative or NaN.
+    """
+    _check_margin(margin)
+    extra = int(margin * max(box.height, box.width) + 0.5)
+    top, left = max(box.top - extra, 0), max(box.left - extra, 0)
+    end_row = min(box.top + box.height + extra, height)
+    end_column = min(box.left + box.width + extra, width)
+    return Box(top, left, end_row - top, end_column - left)
+
+
+def _check_margin(margin: float) -> None:
     if not margin >= 0:
         raise UserError(f"margin is a fraction of the box's longer side, at least 0, not {margin}")
-    left, top, width, height = cv2.boundingRect(mask)
-    if width == 0:
-        return Box(0, 0, *mask.shape)
-    extra = int(max(margin, edge_radius) * max(height, width) + 0.5)
-    first_row, first_column = max(top - extra, 0), max(left - extra, 0)
-    end_row = min(top + height + extra, mask.shape[0])
-    end_column = min(left + width + extra, mask.shape[1])
-    return Box(first_row, first_column, end_row - first_row, end_column - first_column)
 
 
 def cut_box(image: np.ndarray, box: Box) -> np.ndarray:
-    """The pixels of an image (H, W) or (H, W, C) in a box, copied; ValueError if it sticks out."""
+    """A copy of the box of an image (H, W) or (H, W, C); ValueError unless it is inside."""
     end_row, end_column = box.top + box.height, box.left + box.width
     inside = 0 <= box.top < end_row <= image.shape[0] and (
         0 <= box.left < end_column <= image.shape[1]
@@ -76,21 +88,21 @@ def radius_of_edge(edge: Literal["hard", "feather"], edge_radius: float) -> floa
 def cut_lesion(
     image: np.ndarray, mask: np.ndarray, box: Box, edge_radius: float = 0.0
 ) -> np.ndarray:
-    """The box of an image times its mask: the lesion as it is, around it black, or a fade to it.
+    """A box cut out of an image, black or fading to black around the lesion.
 
     Args:
         image: uint8 (H, W, 3).
-        mask: uint8 or bool (H, W), lesion is what is not 0.
-        box: where to cut, as `bounding_box` gives it for the same edge_radius.
-        edge_radius: how far from the lesion the image has faded to black, as a share of the longer
-            side of the lesion's own bounding box, 0 to 1; 0: black at once.
+        mask: uint8 or bool (H, W), not 0 where the lesion is.
+        box: what to cut out, from `bounding_box` with the same edge_radius.
+        edge_radius: distance from the lesion at which the image is black, as a share of the longer
+            side of the lesion's tight bounding box, 0 to 1; 0: black from the lesion's border on.
 
     Returns:
-        uint8 (box.height, box.width, 3); the whole image as it is where the mask is empty.
+        uint8 (box.height, box.width, 3); the unchanged whole image where the mask is empty.
 
     Raises:
         UserError: edge_radius does not lie in 0..1.
-        ValueError: image and mask differ in size, or the box sticks out.
+        ValueError: image and mask differ in size, or the box is not inside the image.
     """
     mask = _as_bytes(mask)
     if image.shape[:2] != mask.shape:
@@ -110,7 +122,7 @@ def cut_lesion(
 
 
 def fade(distance: np.ndarray, radius: float) -> np.ndarray:
-    """Half a cosine wave over the distance: 1 at 0, 1/2 halfway, 0 from `radius` on.
+    """Half a cosine wave of the distance: 1 at 0, 1/2 at half the radius, 0 from `radius` on.
 
     Args:
         distance: float (...), at least 0, in pixels.

@@ -1,10 +1,10 @@
-"""Arrays of equally sized pictures, built once from their sources and memory-mapped ever after.
+"""Arrays of pictures of one size, built once from their sources and memory-mapped from then on.
 
 Enters: (image id, file) pairs and a function that turns the bytes of a file into one row. Leaves:
 `<name>.npy`, uint8 (N, size, size, channels), beside `<name>.json`, its manifest: image ids, height
 and width of each source in pixels, bytes, time and SHA-256 of each source, size, format version.
-A source that changed, or an array without its manifest, leads to a new array and a line saying why.
-Several processes may ask at once: one builds, the others wait for it.
+When a source has changed, or the manifest is missing, the array is built again and a log line says
+why. Several processes may load one array at once: one builds it, the others wait.
 """
 
 import errno
@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +26,7 @@ from misc_utils.files import explained, locked, new_array, partial_file, remove_
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2  # 1 did not turn pictures upright
+FORMAT = 2  # of 1, pictures were not turned upright
 COLUMNS = ("heights", "widths", "bytes", "times", "sha256")  # of a manifest, beside image_ids
 
 # (image id, bytes of its file) -> (row uint8 (size, size, channels), source height, source width)
@@ -41,19 +41,19 @@ class Cached:
     array: np.ndarray  # uint8 (N, size, size, channels), memory-mapped, read only
     heights: np.ndarray  # int (N,), of the source in pixels
     widths: np.ndarray  # int (N,)
-    fingerprint: str  # SHA-256 over ids and contents of the sources, whatever the size cached
+    fingerprint: str  # SHA-256 over ids and contents of the sources; the size does not enter
 
-    def rows(self, image_ids) -> np.ndarray:
-        """Row numbers of `image_ids`, in their order; KeyError for an id that is not here."""
-        return np.array([self._position[image_id] for image_id in image_ids], dtype=np.int64)
+    def rows(self, image_ids: Iterable[str]) -> np.ndarray:
+        """Row numbers int64 (n,) of `image_ids`, in their order; KeyError for an unknown id."""
+        return np.array([self._row_of[image_id] for image_id in image_ids], dtype=np.int64)
 
     def size_of(self, image_id: str) -> tuple[int, int]:
-        """Height and width of the source of an image, in pixels; KeyError for another id."""
-        row = self._position[image_id]
+        """Height and width of an image's source in pixels; KeyError for an unknown id."""
+        row = self._row_of[image_id]
         return int(self.heights[row]), int(self.widths[row])
 
     @cached_property
-    def _position(self) -> dict[str, int]:
+    def _row_of(self) -> dict[str, int]:
         return {image_id: row for row, image_id in enumerate(self.image_ids)}
 
 
@@ -65,18 +65,20 @@ def load_or_build(
     shape: tuple[int, int, int],
     made_from: str = "",
 ) -> Cached:
-    """The cached array of `sources`, built when it is not there or no longer true.
+    """The cached array of `sources`; it is built if it is missing or out of date.
+
+    An array always holds all of `sources`: a limit on the images is applied to its rows.
 
     Args:
         folder: where the array and its manifest lie.
         name: stem of both files.
         sources: {image id: file}.
-        read: see Reader; any OSError, ValueError or SyntaxError marks the file as bad.
+        read: see Reader; any OSError or ValueError marks the file as bad.
         shape: (size, size, channels) of one row.
-        made_from: what else the rows depend on; another text leads to a rebuild.
+        made_from: what else the rows depend on; with another text the array is built again.
 
     Raises:
-        UserError naming every source that could not be read; then nothing is left behind.
+        UserError naming every source that could not be read; then no array is written.
     """
     sources = dict(sorted(sources.items()))
     head = {"format": FORMAT, "shape": list(shape), "made_from": made_from}
@@ -88,7 +90,7 @@ def load_or_build(
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        # no lock can be had in somebody else's folder; its cache may be read, if it is true
+        # a folder of another user cannot be locked, but a cache in it can be read if up to date
         cached = _load(folder, name, sources, head)[0]
         if cached is None:
             raise
@@ -102,9 +104,15 @@ def _load_or_build(
     if cached is not None:
         return cached
     array_file, manifest_file = folder / f"{name}.npy", folder / f"{name}.json"
-    log.info("%s: building it, %s", array_file, reason)
+    log.info(
+        "%s: building it from all %d files, %s. This is done once: later runs use it, whatever "
+        "their --limit.",
+        array_file,
+        len(sources),
+        reason,
+    )
     remove_partials(folder, array_file.name, manifest_file.name)
-    manifest_file.unlink(missing_ok=True)  # from here on the old array is not to be trusted
+    manifest_file.unlink(missing_ok=True)  # from here on the old array is not valid
     manifest = head | _build(array_file, sources, read, tuple(head["shape"]))
     write_text(manifest_file, json.dumps(manifest))
     return _cached(array_file, manifest)
@@ -113,7 +121,7 @@ def _load_or_build(
 def _load(
     folder: Path, name: str, sources: dict[str, Path], head: dict
 ) -> tuple[Cached | None, str]:
-    """The array that is there, if it is still true; else None, and why not."""
+    """The array on the disk if it is up to date; else None and the reason."""
     array_file, manifest_file = folder / f"{name}.npy", folder / f"{name}.json"
     manifest = _load_manifest(manifest_file)
     reason = _stale(array_file, manifest, head, sources)
@@ -136,7 +144,7 @@ def _cached(array_file: Path, manifest: dict) -> Cached:
 
 
 def _load_manifest(file: Path) -> dict | None:
-    """The manifest, or None when it is not there or not as it was written."""
+    """The manifest, or None if it is missing or damaged."""
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
         lengths = {len(manifest[name]) for name in ("image_ids", *COLUMNS)}
@@ -146,16 +154,16 @@ def _load_manifest(file: Path) -> dict | None:
 
 
 def _stale(array_file: Path, manifest: dict | None, head: dict, sources: dict) -> str | None:
-    """Why the array cannot be used, or None; sizes and times of sources are not looked at here."""
+    """Why the array cannot be used, or None; _refresh_times checks the sources themselves."""
     if not array_file.exists():
-        return "as it is not there yet"
+        return "as it does not exist yet"
     if manifest is None:
         return "as its manifest is missing or broken"
     if any(manifest.get(key) != value for key, value in head.items()):
-        return "as it was made with other settings or by another version"
+        return "as it was made with other settings or another version"
     if manifest["image_ids"] != list(sources):
         old, new = set(manifest["image_ids"]), set(sources)
-        return f"as {len(new - old)} images came and {len(old - new)} went"
+        return f"as {len(new - old)} images were added and {len(old - new)} removed"
     try:
         array = np.load(array_file, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError):
@@ -165,9 +173,9 @@ def _stale(array_file: Path, manifest: dict | None, head: dict, sources: dict) -
 
 
 def _refresh_times(file: Path, manifest: dict, sources: dict[str, Path]) -> dict | None:
-    """The manifest with today's file times, or None when the content of a source changed.
+    """The manifest with the current file times, or None if the content of a source has changed.
 
-    A source is hashed again only when its number of bytes or its time differs.
+    A source is hashed again only if its time differs; another number of bytes is a change.
     """
     touched = False
     for row, source in enumerate(sources.values()):
@@ -179,13 +187,13 @@ def _refresh_times(file: Path, manifest: dict, sources: dict[str, Path]) -> dict
                 return None
             manifest["times"][row] = status.st_mtime_ns
             touched = True
-    if touched and os.access(file.parent, os.W_OK):  # else they are hashed again each time
+    if touched and os.access(file.parent, os.W_OK):  # else they are hashed each time
         write_text(file, json.dumps(manifest))
     return manifest
 
 
 def _build(array_file: Path, sources: dict[str, Path], read: Reader, shape: tuple) -> dict:
-    """Write the array under a temporary name, then rename it; gives the manifest's columns."""
+    """Write the array under a temporary name, then rename it; returns the manifest's columns."""
     columns = {name: [] for name in COLUMNS}
     wrong = []
 
@@ -194,7 +202,7 @@ def _build(array_file: Path, sources: dict[str, Path], read: Reader, shape: tupl
         try:
             status, content = file.stat(), file.read_bytes()
             array[row], height, width = read(image_id, content)
-        except (OSError, ValueError, SyntaxError) as error:  # SyntaxError: Pillow, of a broken PNG
+        except (OSError, ValueError) as error:
             return file, error
         digest = hashlib.sha256(content).hexdigest()
         return None, (height, width, len(content), status.st_mtime_ns, digest)
@@ -211,11 +219,11 @@ def _build(array_file: Path, sources: dict[str, Path], read: Reader, shape: tupl
                     for column, value in zip(columns.values(), result, strict=True):
                         column.append(value)
         finally:
-            threads.shutdown(cancel_futures=True)  # what has not begun, when told to end
+            threads.shutdown(cancel_futures=True)  # after an error or a signal: drop the queue
         if wrong:
             raise UserError(
                 f"{len(wrong)} of {len(sources)} files cannot be used:\n" + "\n".join(wrong) + "\n"
-                "Replace them by whole files of the release, or take image and truth out of data/."
+                "Replace them by intact files of the release, or remove image and truth from data/."
             )
         array.flush()
     return {"image_ids": list(sources), **columns}

@@ -16,6 +16,6 @@ def set_name(task: int, images: str) -> str:
 
 
 def check_id(image_id: str) -> None:
-    """ValueError for what is no image id, such as a path that would leave the folder."""
+    """ValueError for anything that is no image id, such as a path to another folder."""
     if not isinstance(image_id, str) or not re.fullmatch(r"[A-Za-z]+_[A-Za-z0-9_-]+", image_id):
         raise ValueError(f"{image_id!r} is not an image id such as ISIC_0000000")

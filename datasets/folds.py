@@ -1,4 +1,4 @@
-"""The split into folds; pure.
+"""The split into folds, without reading or writing files.
 
 Enters: image ids, for Task 3 also their labels and lesions, and a seed. Leaves: a table with one
 row per image, in sorted order of the ids, and its fold. The run of fold k holds fold k out and
@@ -18,7 +18,7 @@ HOLD_OUT_PARTS = 5  # one part in five is held out when num_folds is 1
 
 
 def split_images(image_ids: Sequence[str], num_folds: int, seed: int) -> pd.DataFrame:
-    """Task 1: columns image, fold; sizes of the folds differ by one image at most.
+    """Task 1: columns image, fold; the sizes of the folds differ by at most one image.
 
     Raises UserError when there are fewer images than folds.
     """
@@ -55,7 +55,9 @@ def split_lesions(
     fold = np.empty(len(image_ids), dtype=np.int64)
     most = np.bincount(label).max()
     if most < parts:
-        raise UserError(f"{parts} folds need {parts} images of some class; the most are {most}.")
+        raise UserError(
+            f"{parts} folds need a class with {parts} images; the largest class has {most}."
+        )
     splitter = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
     with warnings.catch_warnings():  # a class may have fewer images than there are folds
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
@@ -94,7 +96,7 @@ def limit_labels(labels: Mapping[str, int], limit: int | None) -> dict[str, int]
 
 def _parts(num_folds: int) -> int:
     if num_folds < 1:
-        raise UserError(f"num_folds is 1 (one hold-out) or more, not {num_folds}.")
+        raise UserError(f"num_folds must be 1 (one hold-out) or more, not {num_folds}.")
     return HOLD_OUT_PARTS if num_folds == 1 else num_folds
 
 
@@ -103,11 +105,15 @@ def _merged(fold: np.ndarray, num_folds: int) -> np.ndarray:
 
 
 def check_fold_numbers(folds: Sequence[int] | str, num_folds: int) -> list[int]:
-    """The folds to train: those given, or each for `all`; UserError for one there is not."""
-    there = list(range(num_folds))
+    """The folds to train, in the order given; every fold for `all`.
+
+    Nothing is read for it, so that scripts can check first. UserError for num_folds below 1, for a
+    number that no fold has, and when no fold is given.
+    """
+    _parts(num_folds)
     if folds == "all":
-        return there
-    unknown = sorted(set(folds) - set(there))
+        return list(range(num_folds))
+    unknown = sorted(set(folds) - set(range(num_folds)))
     if unknown or not folds:
         raise UserError(
             f"folds are numbered 0 to {num_folds - 1} (num_folds is {num_folds}); there is no fold "

@@ -1,7 +1,7 @@
 """Crops: lesions cut out of their images, and the table of where each was cut.
 
-Enters: crops uint8 (h, w, 3) RGB with the ids of their images. Leaves, in the folder that
-submission.open_folder opened: `<id>.png` (or another of FORMATS), and crops.csv, one CropRow each.
+Enters: crops uint8 (h, w, 3) RGB with the ids of their images, a folder of crops. Leaves, in that
+folder: `<id>.png` (or another of FORMATS) for each crop, and crops.csv, with a CropRow for each.
 """
 
 import hashlib
@@ -30,15 +30,15 @@ class Format(NamedTuple):
     """How crops are stored."""
 
     ending: str  # of the file's name
-    lossless: bool  # what is read is what was written
+    lossless: bool  # the pixels read are those written
     options: Mapping[str, object]  # of Pillow's `save`
 
 
-HORIZONTAL = {317: 2}  # TIFF tag Predictor: differences of neighbours are packed, 24 % smaller
+HORIZONTAL = {317: 2}  # TIFF tag Predictor: compress differences of neighbours, 24 % smaller
 FORMATS = {
     "png": Format(".png", True, {"compress_level": 1}),  # 4 times as fast as 6, 14 % larger
     "jpeg": Format(".jpg", False, {"quality": 95, "subsampling": "4:4:4"}),
-    # lossless, these two say how hard to try: 27 times as fast as Pillow's own, 7 % larger
+    # with lossless, quality and method set the effort: 27 times as fast as by default, 7 % larger
     "webp": Format(".webp", True, {"lossless": True, "quality": 0, "method": 0}),
     "tiff": Format(".tiff", True, {"compression": "tiff_adobe_deflate", "tiffinfo": HORIZONTAL}),
 }
@@ -65,7 +65,7 @@ class Crops:
     table: pd.DataFrame  # columns of CropRow, indexed by image
     files: dict[str, Path]  # the crop of each image of the table
     fingerprint: str  # of crops.csv and of what made it
-    maker: str  # of nets and settings alone: crops of two sets, made in the same way, share it
+    maker: str  # of nets and settings only: equal for crops of two sets made the same way
 
 
 def crop_folder(task: int, images: str, edge: str = "hard") -> str:
@@ -90,7 +90,7 @@ def write_crop(folder: Path, image_id: str, crop: np.ndarray, format: str = "png
 
 
 def write_crops_table(folder: Path, rows: Sequence[CropRow]) -> Path:
-    """Write crops.csv, sorted by image; ValueError for an image twice or a box out of its image."""
+    """Write crops.csv, sorted by image; ValueError for a repeated image or a box outside it."""
     if len({row.image for row in rows}) != len(rows):
         raise ValueError("an image has two crops")
     for row in rows:
@@ -105,7 +105,7 @@ def write_crops_table(folder: Path, rows: Sequence[CropRow]) -> Path:
 def load_crops(submissions: Path, name: str) -> Crops:
     """The crops in the folder `name` (from crop_folder).
 
-    Raises UserError, naming the command that makes them, unless all are there and finished.
+    Raises UserError, with the command that makes them, unless all crops exist and are finished.
     """
     match = re.fullmatch(rf"task([13])_({'|'.join(SETS)})_crops(_feather)?", name)
     if not match:
@@ -116,16 +116,17 @@ def load_crops(submissions: Path, name: str) -> Crops:
     file = folder / "crops.csv"
     for needed in (folder, record, file):
         if not needed.exists():
-            raise UserError(f"{needed} is not there. Make the crops: {command}")
+            raise UserError(f"{needed} does not exist. Make the crops: {command}")
     content = provenance.read_record(record)
     if not content["complete"]:
-        raise UserError(f"{record}: not all crops were made. Run it to its end: {command}")
-    table = _read_crops_table(file, f"Make the crops anew: {command} --overwrite")
+        raise UserError(f"{record}: not all crops were made. Make the others: {command}")
+    again = f"Make the crops again: {command} --overwrite"
+    table = _read_crops_table(file, again)
     format = content["made_by"].get("settings", {}).get("format", "png")
     if format not in FORMATS:
         raise UserError(
-            f"{record}: the format of the crops is {format!r}, expected {', '.join(FORMATS)}. "
-            f"Make the crops anew: {command} --overwrite"
+            f"{record}: the format of the crops is {format!r}, expected one of "
+            f"{', '.join(FORMATS)}. {again}"
         )
     files = {image_id: crop_file(folder, image_id, format) for image_id in table["image"]}
     there = set(folder.iterdir())
@@ -139,15 +140,15 @@ def load_crops(submissions: Path, name: str) -> Crops:
     return Crops(folder, table.set_index("image"), files, fingerprint, maker)
 
 
-def _read_crops_table(file: Path, mend: str) -> pd.DataFrame:
-    """crops.csv with the columns of CropRow; UserError for what write_crops_table cannot write."""
+def _read_crops_table(file: Path, fix: str) -> pd.DataFrame:
+    """crops.csv with the columns of CropRow; UserError for what write_crops_table never writes."""
     try:
         table = pd.read_csv(file, dtype={"image": str})
         if tuple(table.columns) != CropRow._fields:
             expected, found = ", ".join(CropRow._fields), ", ".join(table.columns)
             raise ValueError(f"expected the columns {expected}, found {found}")
         if any(dtype.kind != "i" for dtype in table.dtypes[1:]):  # a NaN makes a column of floats
-            raise ValueError("all but the first column hold whole numbers")
+            raise ValueError("all columns but the first must hold whole numbers")
         if table["image"].duplicated().any():
             raise ValueError(
                 f"{table['image'][table['image'].duplicated()].iloc[0]} is in it twice"
@@ -155,12 +156,12 @@ def _read_crops_table(file: Path, mend: str) -> pd.DataFrame:
         for row in table.itertuples(index=False):
             _check_row(row)
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{file}: {error}. {mend}") from None
+        raise UserError(f"{file}: {error}. {fix}") from None
     return table
 
 
 def _check_row(row: CropRow) -> None:
-    """ValueError for an id that is none, and for a box that leaves its image."""
+    """ValueError for what is no image id, and for a box that is not inside its image."""
     check_id(row.image)
     inside = 0 <= row.top < row.top + row.height <= row.source_height
     if not inside or not 0 <= row.left < row.left + row.width <= row.source_width:
@@ -168,7 +169,7 @@ def _check_row(row: CropRow) -> None:
 
 
 def _without_lossless_format(made_by: dict) -> dict:
-    """Pixels of lossless formats are the same: which of them it is makes no other crops."""
+    """`made_by` without a lossless format: crops in two such formats count as the same crops."""
     settings = made_by.get("settings", {})
     if "format" not in settings or not FORMATS[settings["format"]].lossless:
         return made_by
@@ -176,9 +177,10 @@ def _without_lossless_format(made_by: dict) -> dict:
 
 
 def load_view_crops(submissions: Path, images: str, lesion_view: str) -> Crops | None:
-    """The crops of a Task 3 set that a view is made of: none for `whole`, soft ones for `feather`.
+    """The crops of a Task 3 set that a view needs; None for `whole`.
 
-    `box` takes its boxes, and `crop` its pictures, from those with a hard edge.
+    `feather` needs those with a soft edge; `box` needs the boxes and `crop` the pictures of those
+    with a hard edge. Errors as in load_crops.
     """
     if lesion_view == "whole":
         return None
@@ -192,5 +194,5 @@ def note_image(journal: Journal, file: Path, digest: str, row: CropRow) -> None:
 
 
 def rows_of(journal: Journal) -> list[CropRow]:
-    """What note_image entered."""
+    """The rows that note_image entered."""
     return [CropRow(*row["row"]) for row in journal.rows.values()]

@@ -1,7 +1,7 @@
-"""What an image file shows, whatever it is stored as: the only decoder of images and masks.
+"""The only decoder of image and mask files.
 
-Enters: the bytes of a file. Leaves: images as uint8 (H, W, 3) RGB, masks as uint8 (H, W) in {0, 1},
-upright; or a ValueError that says in words what is wrong.
+Enters: the bytes of a file in one of FORMATS. Leaves: images as uint8 (H, W, 3) RGB, masks as
+uint8 (H, W) in {0, 1}, both upright; or a ValueError that says what is wrong.
 """
 
 import io
@@ -18,9 +18,9 @@ from PIL import Image
 from misc_utils.messages import listed
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")  # of the release, and of crops
-MOST_PIXELS = 80_000_000  # of a picture; a photograph of 24 million is among the largest
+MOST_PIXELS = 80_000_000  # of a picture; large photographs have 24 million
 DAMAGES = (OSError, SyntaxError, IndexError, TypeError, EOFError, struct.error, zlib.error)
-ORIENTATION = 0x0112  # among EXIF's notes: 1 is upright; from 5 on, width and height change places
+ORIENTATION = 0x0112  # EXIF tag: 1 is upright; from 5 on, width and height are swapped
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -33,11 +33,10 @@ UPRIGHT = {
 
 
 def read_image(content: bytes, shortest: int = 0) -> tuple[np.ndarray, int, int]:
-    """Decode an image file; its bytes say what it is, not its name.
+    """Decode an image file; the format is found from its bytes, not from its name.
 
-    Grey, palette, CMYK and 16-bit pictures become 8-bit RGB, and an alpha channel that is opaque
-    goes away. A picture whose camera noted an orientation (EXIF) is turned upright, as every
-    viewer shows it, and so is a mask.
+    Grey, palette, CMYK and 16-bit pictures become 8-bit RGB; an opaque alpha channel is dropped.
+    A picture with an EXIF orientation is turned upright, as viewers show it; so is a mask.
 
     Args:
         content: bytes of a JPEG or PNG file of the release, or of a crop.
@@ -48,8 +47,8 @@ def read_image(content: bytes, shortest: int = 0) -> tuple[np.ndarray, int, int]
         uint8 (h, w, 3) RGB, and the height and width of the whole picture in pixels, upright.
 
     Raises:
-        ValueError when the bytes are not one whole picture of a photograph's size, or when parts of
-        it are transparent: which colour they are to have is not known.
+        ValueError when the bytes are not one whole picture of at most MOST_PIXELS, or when parts of
+        it are transparent: the colour they should have is unknown.
     """
     with _decoding(content) as picture:
         orientation = _orientation(picture)
@@ -66,10 +65,10 @@ def read_mask(content: bytes) -> np.ndarray:
     """Decode a mask: uint8 (H, W) in {0, 1}; one without any lesion is allowed.
 
     Grey pictures of 1, 8 or 16 bits are read, and palettes and RGB whose colours are black and
-    white. A noted orientation (EXIF) is the mask's own; its image's is not applied to it.
+    white. The mask's own EXIF orientation is applied, not that of its image.
 
-    Raises ValueError when the picture holds other values than 0 and one of 1 or 255 (of 16 bits:
-    65535 as well), or is not one whole picture.
+    Raises ValueError when the picture holds values other than 0 and one of 1 or 255 (with 16 bits
+    also 65535), or is not one whole picture.
     """
     with _decoding(content) as picture:
         picture = _turned(picture, _orientation(picture))
@@ -80,25 +79,25 @@ def read_mask(content: bytes) -> np.ndarray:
             colours = np.asarray(picture.convert("RGB"))
             mask = colours[..., 0]
             if (colours != mask[..., None]).any():
-                raise ValueError("a mask holds 0 and 255 only, this one has colours")
+                raise ValueError("a mask must hold 0 and 255 only, this one has colours")
     values = np.flatnonzero(np.bincount(mask.ravel())).tolist()
     high = {*values} - {0}
     if len(high) > 1 or not high <= {1, 255, *([65535] if sixteen else [])}:
-        raise ValueError(f"a mask holds 0 and 255 only, this one {listed(values)}")
+        raise ValueError(f"a mask must hold 0 and 255 only, this one holds {listed(values)}")
     return (mask > 0).astype(np.uint8)
 
 
 def _orientation(picture: Image.Image) -> int:
-    """What EXIF says of a picture, a key of UPRIGHT; 1 where nothing is left to be turned."""
+    """The EXIF orientation of a picture, a key of UPRIGHT; 1 if it is upright already."""
     if picture.format not in ("JPEG", "MPO"):
-        picture.load()  # the notes of a PNG may stand behind its pixels
-    notes = Image.Exif()
+        picture.load()  # the EXIF data of a PNG may follow its pixels
+    exif = Image.Exif()
     try:
-        notes.load(picture.info.get("exif", b""))  # none of a TIFF, which Pillow has turned
-        noted = notes.get(ORIENTATION)
-    except (ValueError, *DAMAGES):  # of the notes, not of the picture: its pixels are not read here
+        exif.load(picture.info.get("exif", b""))  # none for a TIFF, which Pillow has turned
+        orientation = exif.get(ORIENTATION)
+    except (ValueError, *DAMAGES):  # the EXIF data is damaged; the pixels are not read here
         return 1
-    return noted if noted in UPRIGHT else 1
+    return orientation if orientation in UPRIGHT else 1
 
 
 def _turned(picture: Image.Image, orientation: int) -> Image.Image:
@@ -107,7 +106,7 @@ def _turned(picture: Image.Image, orientation: int) -> Image.Image:
 
 @contextmanager
 def _decoding(content: bytes) -> Iterator[Image.Image]:
-    """An opened picture; whatever goes wrong with it in the block is a ValueError in words."""
+    """An opened picture; every error in decoding it within the block becomes a ValueError."""
     if not content:
         raise ValueError("the file is empty")
     _quiet()
@@ -117,14 +116,14 @@ def _decoding(content: bytes) -> Iterator[Image.Image]:
             if width * height > MOST_PIXELS:
                 raise Image.DecompressionBombError
             if picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1:
-                raise ValueError(f"holds {picture.n_frames} pictures, not one")
+                raise ValueError(f"the file holds {picture.n_frames} pictures, not one")
             if picture.has_transparency_data:
                 if picture.convert("RGBA").getchannel("A").getextrema()[0] < 255:
-                    raise ValueError("has transparent pixels; save it without alpha channel")
+                    raise ValueError("it has transparent pixels; save it without alpha channel")
             yield picture
     except Image.DecompressionBombError:
         raise ValueError(
-            f"says to be larger than {MOST_PIXELS // 10**6} million pixels, as no photograph is"
+            f"its header says it has more than {MOST_PIXELS // 10**6} million pixels"
         ) from None
     except Image.UnidentifiedImageError:
         raise ValueError("neither a JPEG nor a PNG picture") from None
@@ -136,6 +135,6 @@ def _decoding(content: bytes) -> Iterator[Image.Image]:
 
 @cache
 def _quiet() -> None:
-    """Pillow warns of large pictures, which are errors here, and of damaged notes beside them."""
+    """Ignore Pillow's warnings about large pictures, an error here, and about damaged EXIF data."""
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     warnings.filterwarnings("ignore", "Corrupt EXIF", UserWarning)

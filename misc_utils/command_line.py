@@ -1,7 +1,8 @@
 """Turns a frozen Settings dataclass into the command line of a script.
 
-Enters: the script's main function and its Settings. Leaves: an exit code; what a person can mend is
-one message on standard error and exit code 1, a wrong flag exit code 2, Ctrl-C 130, SIGTERM 143.
+Enters: the script's main function and its Settings. Leaves: an exit code. An error that the user
+can fix is one message on standard error and exit code 1; a wrong flag ends with 2, Ctrl-C with 130,
+SIGTERM with 143.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT")]
 Runs = Annotated[tuple[str, ...], tyro.conf.arg(metavar="BACKBONE:VERSION ...")]
 KFold = Annotated[int | tuple[int, ...] | Literal["all"], tyro.conf.arg(metavar="all|0 1 2")]
 
-# Numbers of all scripts, lowest and highest; None where a setting may be None is left alone
+# Lowest and highest value of a number in the settings of any script; None is not checked
 MOST = 1e9
 RANGES = {
     "image_size": (1, 4096),
@@ -47,9 +48,9 @@ RANGES = {
 
 
 def check_numbers(settings: object, before: str = "--") -> None:
-    """Raise UserError for a number of the settings out of RANGES, NaN included.
+    """Raise UserError if a number of the settings lies outside its range in RANGES, or is NaN.
 
-    Settings within settings are looked at too; `before` is what their flags begin with.
+    Settings within settings are checked too; `before` is what their flags begin with.
     """
     for field in fields(settings):
         value, flag = getattr(settings, field.name), before + field.name.replace("_", "-")
@@ -58,14 +59,14 @@ def check_numbers(settings: object, before: str = "--") -> None:
         elif value is not None and field.name in RANGES:
             low, high = RANGES[field.name]
             if not low <= value <= high:
-                raise UserError(f"{flag} {value:g}: a number from {low:g} to {high:g} is expected.")
+                raise UserError(f"{flag} {value:g}: expected a number from {low:g} to {high:g}.")
 
 
 def run(
     main: Callable, settings_class: type, description: str | None, needs_keras: bool = True
 ) -> None:
     """Parse the command line, call `main` with the settings, end the process on errors."""
-    # tyro flows lines together; commands to copy are to stand apart
+    # tyro joins lines; the commands of a docstring get paragraphs of their own
     apart = re.sub(r"(?<!\n)\n(?=python3 )", "\n\n", description or "")
     settings = tyro.cli(settings_class, description=apart)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -81,32 +82,35 @@ def run(
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
-        said = explained(error)
-        if said is None:
+        message = explained(error)
+        if message is None:
             raise
-        print(f"error: {said}", file=sys.stderr)
+        print(f"error: {message}", file=sys.stderr)
         sys.exit(1)
     except signals.EndedBySignal as error:
         print(
-            f"ended by {error}; the same command goes on where it was, with --overwrite it starts "
-            f"over",
+            f"ended by {error}; repeat the command to resume, or add --overwrite to start from "
+            f"scratch",
             file=sys.stderr,
         )
         sys.exit(error.code)
 
 
 def import_keras() -> None:
-    """Import keras without the greetings of its back end; a script that may do without calls it."""
+    """Import keras without the messages its backend prints at start.
+
+    `run` calls it, except for scripts that do not always need Keras; those call it when they do.
+    """
     with _silence():
         importlib.import_module("keras")
 
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Nothing on standard error, unless an exception leaves the block.
+    """Discard what is written to standard error in the block, unless an exception leaves it.
 
-    TensorFlow greets with half a dozen remarks on every start, and no setting of its own stops all
-    of them (TF_CPP_MIN_LOG_LEVEL does not, in 2.17 to 2.21). Set it to 0 to see them.
+    TensorFlow prints half a dozen messages on every start, from C++, and none of its settings stops
+    all of them (TF_CPP_MIN_LOG_LEVEL does not, in 2.17 to 2.21). Set that to 0 to see them.
     """
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
         yield
@@ -127,5 +131,5 @@ def _silence() -> Iterator[None]:
 
 
 def verbosity() -> int:
-    """What `fit(verbose=...)` gets: a moving bar on a terminal, else one line per epoch."""
+    """Value for `fit(verbose=...)`: 1, a progress bar, on a terminal; else 2, a line per epoch."""
     return 1 if sys.stdout.isatty() else 2

@@ -1,7 +1,7 @@
-"""Files that are there whole or not at all, and work that one process at a time may do.
+"""Files that are written whole or not at all, locks between processes, and errors of the disk.
 
-Enters: the name a file or piece of work is to have. Leaves: a temporary name in the same folder
-while a file is written; locks in a folder `.locks`; what went wrong with a disk, in words.
+Enters: the name of a file or of a piece of work. Leaves: a temporary name in the same folder while
+a file is written; locks in a folder `.locks`; messages that say what is wrong with a disk.
 """
 
 import contextlib
@@ -25,38 +25,38 @@ log = logging.getLogger(__name__)
 
 PARTIAL = ".partial_"  # how temporary names begin
 
-AGAIN = "Then start the same command again: it goes on where it was (with --overwrite: anew)."
-MENDS = {
+AGAIN = "Then repeat the command: it resumes (with --overwrite it starts from scratch)."
+FIXES = {  # what an error of the disk means, and what to do
     errno.ENOSPC: f"the disk is full. Free some space. {AGAIN}",
-    errno.EDQUOT: f"your share of the disk is used up. Free some space. {AGAIN}",
-    errno.EFBIG: f"files may not get that large here (see `ulimit -f`). {AGAIN}",
-    errno.EACCES: "no permission. Change its rights, or let ISIC_ROOT name a folder of your own.",
-    errno.EPERM: "not permitted. Change its rights, or let ISIC_ROOT name a folder of your own.",
-    errno.EROFS: "the disk is read-only. Let ISIC_ROOT name a folder that can be written to.",
-    errno.EIO: f"the disk answers with an error. Have it looked at. {AGAIN}",
-    errno.ESTALE: f"the network disk went away. {AGAIN}",
-    errno.ELOOP: "a symbolic link leads to itself. Make it lead to a file or folder.",
-    errno.ENOTDIR: "a part of this path is a file and not a folder. Move it away.",
-    errno.EISDIR: "is a folder, where a file is expected. Move it away.",
-    errno.EEXIST: "is there, but not as a folder. Move it away, or mend the link that it is.",
+    errno.EDQUOT: f"your quota on this disk is used up. Free some space. {AGAIN}",
+    errno.EFBIG: f"the file exceeds the largest size allowed here (see `ulimit -f`). {AGAIN}",
+    errno.EACCES: "no permission. Change its permissions, or set ISIC_ROOT to a folder of yours.",
+    errno.EPERM: "not permitted. Change its permissions, or set ISIC_ROOT to a folder of yours.",
+    errno.EROFS: "the disk is read-only. Set ISIC_ROOT to a folder that can be written to.",
+    errno.EIO: f"the disk reports an error. Have it checked. {AGAIN}",
+    errno.ESTALE: f"the network disk was disconnected. Connect it. {AGAIN}",
+    errno.ELOOP: "a symbolic link points to itself. Make it point to a file or folder.",
+    errno.ENOTDIR: "a part of this path is a file, not a folder. Move that file away.",
+    errno.EISDIR: "is a folder, but a file is expected. Move it away.",
+    errno.EEXIST: "exists, but is not a folder. Move it away, or fix it if it is a symbolic link.",
     errno.ENAMETOOLONG: "the name is longer than the disk allows. Choose a shorter one.",
-    errno.EMFILE: "too many files are open (see `ulimit -n`).",
+    errno.EMFILE: "too many files are open. Raise the limit (see `ulimit -n`).",
 }
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)
 
 
 class InUseError(Exception):
-    """Another process does the work at this moment."""
+    """Another process is doing the work now."""
 
 
 @contextmanager
 def partial_file(file: Path, durable: bool = True) -> Iterator[Path]:
-    """A temporary name beside `file`; becomes `file` if all goes well, and goes away if not.
+    """A temporary name beside `file`: renamed to `file` after the block, deleted on an exception.
 
     Args:
-        file: what is to be written; its folder is there.
-        durable: the content is on the disk before the name is, so that not even a power failure
-            leaves less than the whole. Off where something else checks the content later.
+        file: the file to write; its folder exists.
+        durable: wait until the content is on the disk before renaming, so that even a power failure
+            leaves no partial file. False where something else checks the content later.
 
     Raises:
         UserError naming `file` when it cannot be written: no space, no permission ...
@@ -76,8 +76,8 @@ def partial_file(file: Path, durable: bool = True) -> Iterator[Path]:
         if PARTIAL not in os.fsdecode(error.filename or ""):
             raise
         raise UserError(
-            f"{file}: another process deleted it, or its folder, while it was written. Start the "
-            f"same command again when that one has ended."
+            f"{file}: another process deleted it, or its folder, while it was written. Repeat the "
+            f"command when that process has ended."
         ) from None
     finally:
         partial.unlink(missing_ok=True)
@@ -85,25 +85,25 @@ def partial_file(file: Path, durable: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def told_of(file: Path) -> Iterator[None]:
-    """What goes wrong with the disk in the block is a UserError that names `file`."""
+    """Turn an error of the disk in the block into a UserError that names `file`."""
     try:
         yield
     except (OSError, RuntimeError) as error:  # RuntimeError: HDF5's
-        if said := explained(error, file):
-            raise UserError(said) from None
+        if message := explained(error, file):
+            raise UserError(message) from None
         raise
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a text file (UTF-8, lines end as in `text`), whole or not at all."""
+    """Write a text file (UTF-8, line ends as in `text`), whole or not at all."""
     with partial_file(file) as partial:
         partial.write_text(text, encoding="utf-8", newline="")
 
 
 def new_array(file: Path, dtype: np.dtype | type, shape: tuple[int, ...]) -> np.memmap:
-    """A new `.npy` file, mapped to be written to, whose space on the disk is taken at once.
+    """A new `.npy` file, memory-mapped for writing, whose space on the disk is reserved at once.
 
-    Without that, a disk that runs full would end the process on the spot (SIGBUS).
+    Without that, the process would be killed (SIGBUS) when the disk runs full.
     """
     array = np.lib.format.open_memmap(file, "w+", dtype, shape)
     take_room(file, file.stat().st_size)
@@ -111,15 +111,16 @@ def new_array(file: Path, dtype: np.dtype | type, shape: tuple[int, ...]) -> np.
 
 
 def take_room(file: Path, size: int) -> None:
-    """Make a file take `size` bytes on the disk; OSError when there is not that much room."""
+    """Reserve `size` bytes on the disk for a file; OSError when there is not enough space."""
     with file.open("ab") as opened:
         os.posix_fallocate(opened.fileno(), 0, size)
 
 
 def remove_partials(folder: Path, *names: str, older_than: float = 0) -> None:
-    """Delete what killed processes left of these files, or of all; for who holds their lock.
+    """Delete temporary files that killed processes left, of the files `names` or of all files.
 
-    Without a lock, only what was not touched for `older_than` seconds can be nobody's.
+    Call it while holding their lock. Without a lock, `older_than` seconds spare the files that
+    another process may still be writing.
     """
     for name in map(glob.escape, names or ("",)):
         for file in folder.glob(f"{PARTIAL}*{name and '_'}{name}"):
@@ -130,19 +131,19 @@ def remove_partials(folder: Path, *names: str, older_than: float = 0) -> None:
 
 @contextmanager
 def locked(folder: Path, name: str, wait: str = "") -> Iterator[None]:
-    """Only one process at a time is in the block for `name` in `folder`; a kill frees it.
+    """Only one process at a time runs the block for `name` in `folder`; a kill releases the lock.
 
     Args:
         folder: gets a folder `.locks` that holds the lock.
         name: of the work.
-        wait: what to log, once, while waiting for another process; "" raises at once.
+        wait: a line to log once when another process has to be waited for; "" raises instead.
 
     Raises:
-        InUseError: another process is in the block.
+        InUseError: another process runs the block, and `wait` is "".
     """
     file = folder / ".locks" / f"{name}.lock"
     file.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(file, fallback_to_soft=False)  # a soft one would outlast a kill
+    lock = FileLock(file, fallback_to_soft=False)  # a soft one would remain after a kill
     try:
         try:
             lock.acquire(timeout=0)
@@ -154,7 +155,7 @@ def locked(folder: Path, name: str, wait: str = "") -> Iterator[None]:
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
-        log.warning("%s: this disk knows no locks; start one process at a time.", folder)
+        log.warning("%s: this disk has no file locks; run one process at a time.", folder)
     try:
         yield
     finally:
@@ -162,9 +163,9 @@ def locked(folder: Path, name: str, wait: str = "") -> Iterator[None]:
 
 
 def explained(error: BaseException, file: Path | None = None) -> str | None:
-    """A message that names the file and the mend; None for an error that is not the disk's.
+    """A message with the file, what is wrong and how to fix it; None if it is no error of the disk.
 
-    `file` stands in for the name that errors of writing lack, and for temporary names.
+    `file` is named where the error has no file name, as in writing, or a temporary one.
     """
     number = getattr(error, "errno", None)
     if number is None and (found := re.search(r"errno = (\d+)", str(error))):  # HDF5's
@@ -172,9 +173,9 @@ def explained(error: BaseException, file: Path | None = None) -> str | None:
     name = getattr(error, "filename", None)
     if file is not None and (name is None or PARTIAL in os.fsdecode(name)):
         name = file
-    if number not in MENDS or name is None:
+    if number not in FIXES or name is None:
         return None
-    return f"{os.fsdecode(name)}: {MENDS[number]}"
+    return f"{os.fsdecode(name)}: {FIXES[number]}"
 
 
 def _sync(path: Path) -> None:

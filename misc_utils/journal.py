@@ -1,7 +1,7 @@
-"""What of a long piece of work is done, told line by line, so that it goes on after a kill.
+"""A journal of the images that are done, so that a long piece of work can resume after a kill.
 
 Enters: rows by image id. Leaves: a file of JSON lines, the first of which names what the work
-depends on; lines that a kill or a power failure cut are dropped, and their images done again.
+depends on. A line that a kill or a power failure cut is dropped, and its image is done again.
 """
 
 import json
@@ -12,21 +12,21 @@ from misc_utils.files import told_of, write_text
 
 
 class Journal:
-    """Rows of images that are done: {image id: row}, and a file that grows with them.
+    """The rows of the images that are done, {image id: row}, and a file that each is added to.
 
     Args:
         file: the journal; nothing is written before the first row is added.
-        key: names what the rows depend on; a journal of another key is begun anew.
-        anew: begin anew in any case.
+        key: names what the rows depend on; a journal with another key is replaced.
+        from_scratch: replace the journal in any case.
     """
 
-    def __init__(self, file: Path, key: str, anew: bool = False) -> None:
+    def __init__(self, file: Path, key: str, from_scratch: bool = False) -> None:
         self.file, self.key, self.rows = file, key, {}
-        self._whole = 0 if anew else self._read()  # bytes of lines that hold
+        self._whole = 0 if from_scratch else self._read()  # bytes of the lines that are valid
         self._opened: TextIO | None = None
 
     def add(self, image_id: str, row: dict) -> None:
-        """Note that an image is done; numbers come back as they went."""
+        """Note that an image is done; numbers are read back exactly as they are written."""
         with told_of(self.file):
             if self._opened is None:
                 self._opened = self._open()
@@ -35,7 +35,7 @@ class Journal:
         self.rows[image_id] = row
 
     def close(self) -> None:
-        """Rewrite the file in order of the ids, as all is done."""
+        """Rewrite the file in order of the ids; call it when everything is done."""
         if self._opened is not None:
             self._opened.close()
         lines = [{"key": self.key}, *({"image": i} | self.rows[i] for i in sorted(self.rows))]
@@ -43,14 +43,14 @@ class Journal:
 
     def _open(self) -> TextIO:
         if self._whole:
-            with self.file.open("r+b") as opened:  # what comes next begins on a line of its own
+            with self.file.open("r+b") as opened:  # the next row begins on a new line
                 opened.truncate(self._whole)
         else:
             write_text(self.file, self._line({"key": self.key}))
         return self.file.open("a", encoding="utf-8")
 
     def _read(self) -> int:
-        """Take in the lines up to the first that is not whole; number of bytes they have."""
+        """Read the rows up to the first line that is cut or damaged; returns their bytes."""
         try:
             content = self.file.read_bytes()
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Words that messages share: lists of names, and ids that two collections do not share.
+"""Parts of messages: lists of names, and the ids in which two collections differ.
 
 Enters: names and image ids. Leaves: text for a message, or a UserError.
 """
@@ -34,12 +34,12 @@ def command(script: str, *flags: object) -> str:
     return (f"ISIC_ROOT={shlex.quote(root)} " if root else "") + shlex.join(words)
 
 
-def check_same_ids(what: str, expected: object, found: object, advice: str) -> None:
+def check_same_ids(what: str, expected: Iterable[str], found: Iterable[str], advice: str) -> None:
     """Raise UserError, naming ids, unless two collections hold the same image ids."""
     missing, unknown = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if missing or unknown:
         parts = [f"lacks {listed(missing)}"] if missing else []
-        parts += [f"has {listed(unknown)}, which no image bears"] if unknown else []
+        parts += [f"has {listed(unknown)}, for which there is no image"] if unknown else []
         raise UserError(f"{what} {' and '.join(parts)}. {advice}")
 
 
@@ -57,6 +57,5 @@ def counted(names: Iterable[str]) -> str:
 
 
 def _printable(item: object) -> str:
-    """As text that any terminal takes: names of files may hold bytes that are no text."""
-    signs = [c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(item)]
-    return "".join(signs)
+    """As text that any terminal can print: names of files may hold bytes that are not text."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(item))

@@ -1,8 +1,8 @@
-"""The JSON file beside a result: what made it, and whether it is whole.
+"""The JSON file beside a result: what made it, and whether it is complete.
 
-Enters: the folder of all results, the name of a folder or CSV table in it, a dict of what decides
-its content. Leaves: `<name>.json` with `complete`, `written` (UTC), `summary` and `made_by`; or a
-refusal to touch what something different made.
+Enters: the folder of all results, the name of a folder or CSV table in it, a dict of everything
+that its content depends on. Leaves: `<name>.json` with `complete`, `written` (UTC), `summary` and
+`made_by`; or a UserError where something different made the result that exists.
 """
 
 import hashlib
@@ -19,10 +19,10 @@ from misc_utils.journal import Journal
 
 
 def check_maker(submissions: Path, name: str, made_by: dict) -> None:
-    """Raise UserError if the folder or table `name` is there and something different made it.
+    """Raise UserError if the folder or table `name` exists and something different made it.
 
-    `made_by` is what decides the content (runs, folds, settings, which net made which image), as
-    JSON takes it. Dates and counts do not belong into it, but into the summary of write_record.
+    `made_by` is what the content depends on (runs, folds, settings, which net made which image), as
+    JSON can store it. Dates and counts belong into the summary of write_record instead.
     """
     target, record = submissions / name, record_of(submissions, name)
     ways = "Replace it with --overwrite, or move both away."
@@ -30,7 +30,7 @@ def check_maker(submissions: Path, name: str, made_by: dict) -> None:
         return
     if not record.exists():
         if target.is_file() or any(target.iterdir()):
-            raise UserError(f"{target} is there, but not {record}: what made it is unknown. {ways}")
+            raise UserError(f"{target} exists, but not {record}: what made it is unknown. {ways}")
         return
     there, now = _flat(read_record(record)["made_by"]), _flat(json.loads(_to_json(made_by)))
     different = [
@@ -44,7 +44,7 @@ def check_maker(submissions: Path, name: str, made_by: dict) -> None:
 
 
 def fingerprint_of_maker(made_by: dict) -> str:
-    """SHA-256 of `made_by` without what says only which images: equal for two sets made alike."""
+    """SHA-256 of `made_by` without the choice of images: equal for two sets made the same way."""
     settings = made_by.get("settings", {})
     kept = {key: part for key, part in settings.items() if key not in ("pred_set", "limit")}
     alike = {key: part for key, part in made_by.items() if key != "images_by_nets"}
@@ -65,16 +65,16 @@ def journal_of(submissions: Path, name: str) -> Path:
 def open_journal(
     submissions: Path, name: str, made_by: dict, data: str, overwrite: bool
 ) -> Journal:
-    """The journal of a folder or table; begun anew where maker or images are others than then.
+    """The journal of a folder or table; it is empty where maker or images have changed.
 
     Nothing is written before a row is added.
 
     Args:
         submissions: the folder of all results.
         name: of the folder or table.
-        made_by: see check_maker, which is asked first.
+        made_by: see check_maker, which is called first unless `overwrite`.
         data: fingerprint of the images.
-        overwrite: begun anew, whatever made it.
+        overwrite: start with an empty journal, whatever made the folder or table.
     """
     if not overwrite:
         check_maker(submissions, name, made_by)
@@ -85,7 +85,7 @@ def open_journal(
 
 @contextmanager
 def claimed(submissions: Path, name: str) -> Iterator[None]:
-    """No other process writes the folder or table `name` within the block, else UserError."""
+    """Only this process writes the folder or table `name` in the block; UserError if it cannot."""
     try:
         with locked(submissions, name):
             stem = name.removesuffix(".csv").removesuffix("_submission")
@@ -95,18 +95,18 @@ def claimed(submissions: Path, name: str) -> Iterator[None]:
             yield
     except InUseError:
         raise UserError(
-            f"{submissions / name}: another process is writing it. Wait for its end; then the same "
-            f"command has nothing to do, or goes on where that one was."
+            f"{submissions / name}: another process is writing it. Wait until it ends, then repeat "
+            f"the command: it resumes, or has nothing left to do."
         ) from None
 
 
 def read_record(record: Path) -> dict:
-    """Content of a JSON file that write_record wrote; UserError for any other."""
+    """Content of a JSON file that write_record wrote; UserError for any other file."""
     try:
         content = json.loads(record.read_text(encoding="utf-8"))
         if isinstance(content["complete"], bool) and isinstance(content["made_by"], dict):
             return content
-        raise ValueError("complete or made_by is of another type")
+        raise ValueError("complete or made_by has the wrong type")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{record}: cannot be read as the record of what made {record.stem} ({error!r}). "
@@ -125,7 +125,7 @@ def write_record(
 
 
 def remove(submissions: Path, name: str) -> None:
-    """Delete what `name` stands for; the record first, so that no remainder passes for whole."""
+    """Delete the folder or table `name`, its record first, so that a part never counts as whole."""
     record_of(submissions, name).unlink(missing_ok=True)
     journal_of(submissions, name).unlink(missing_ok=True)
     target = submissions / name

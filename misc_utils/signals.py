@@ -1,6 +1,7 @@
-"""Ctrl-C and SIGTERM, which schedulers send before they kill: an orderly end of a script.
+"""An orderly end of a script on Ctrl-C and on SIGTERM, which schedulers send before they kill.
 
-Enters: the signals of the process. Leaves: EndedBySignal, at once or, in `deferred`, when asked.
+Enters: the signals of the process. Leaves: EndedBySignal, raised at once or, within `deferred`,
+where the program allows it.
 """
 
 import signal
@@ -12,7 +13,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 class EndedBySignal(BaseException):
-    """The process was told to end; `code` is the exit code a shell expects: 130 or 143."""
+    """The process received a signal to end; `code` is the usual exit code for it, 130 or 143."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -21,7 +22,7 @@ class EndedBySignal(BaseException):
 
 @contextmanager
 def handled(handler: Callable) -> Iterator[None]:
-    """Both signals go to `handler(number, frame)` within the block; in the main thread alone."""
+    """Both signals call `handler(number, frame)` within the block; no effect in other threads."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -40,21 +41,21 @@ def end_now(number: int, frame: object) -> None:
 
 @contextmanager
 def deferred() -> Iterator[Callable[[], None]]:
-    """Within the block a signal waits until the given function is called, which then raises.
+    """Within the block a signal waits until the yielded function is called, or for the end.
 
-    A second one raises at once.
+    That function raises EndedBySignal if a signal came. A second signal raises at once.
     """
-    told: list[int] = []
+    received: list[int] = []
 
     def note(number: int, frame: object) -> None:
-        told.append(number)
-        if len(told) > 1:
+        received.append(number)
+        if len(received) > 1:
             end_now(number, frame)
 
-    def end_if_told() -> None:
-        if told:
-            raise EndedBySignal(told[0])
+    def end_if_signalled() -> None:
+        if received:
+            raise EndedBySignal(received[0])
 
     with handled(note):
-        yield end_if_told
-        end_if_told()
+        yield end_if_signalled
+        end_if_signalled()

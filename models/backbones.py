@@ -1,8 +1,8 @@
-"""Table of encoders: which network, how its input is scaled, where the skips leave it.
+"""Table of encoders: which network, how its input is scaled, from which layers the skips come.
 
-In: the name of a row. Out: a `Backbone`, plain strings and numbers; Keras is not loaded for it.
-`Level` i is a feature map of image_size / 2**i pixels, level 0 being the finest. A skip is the
-finished output of the stage of that size: behind batch normalisation, activation, residual sum.
+In: the name of a row. Out: a `Backbone`, plain strings and numbers, without loading Keras.
+Level i is a feature map of image_size / 2**i pixels, level 0 being the finest. A skip is the final
+output of the stage of that size: after batch normalisation, activation and residual sum.
 """
 
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from misc_utils.errors import UserError
 class Backbone:
     """One row: a network of keras.applications, or a stack of convolution blocks of our own.
 
-    Layer names that Keras makes up (`activation_7`) depend on what was built before; the encoder
-    renames such layers `backbone_<class>_<rank>`, and that is the name used here.
+    Automatic layer names (`activation_7`) depend on what was built before. The encoder renames such
+    layers to `backbone_<class>_<rank>`; these names are used here.
     """
 
     name: str
@@ -28,13 +28,13 @@ class Backbone:
 
 
 def _own(name: str, filters: tuple[int, ...]) -> Backbone:
-    """Row of an encoder of ours: one block for each number of filters, halved in between."""
+    """Row of an encoder of our own: one block per number of filters, with pooling in between."""
     layers = tuple((level, f"encoder{level}_relu2") for level in range(len(filters)))
     return Backbone(name=name, filters=filters, skips=layers[:-1], bottom=layers[-1])
 
 
 def _vgg(name: str, application: str, convolutions: int) -> Backbone:
-    """Row of a VGG; `convolutions` is their number in each of the blocks 3, 4 and 5."""
+    """Row of a VGG; `convolutions` is the number in each of the blocks 3, 4 and 5."""
     layers = [f"block{i}_conv{2 if i < 3 else convolutions}" for i in range(1, 6)]
     return Backbone(
         name=name,
@@ -46,7 +46,7 @@ def _vgg(name: str, application: str, convolutions: int) -> Backbone:
 
 
 def _densenet(name: str, application: str) -> Backbone:
-    """Row of a DenseNet: the blocks' ends behind their own batch normalisation and relu."""
+    """Row of a DenseNet: the ends of the blocks, after their batch normalisation and relu."""
     return Backbone(
         name=name,
         application=application,
@@ -69,7 +69,7 @@ _ROWS = (
         application="InceptionV3",
         preprocess="inception_v3",
         minimum_size=96,
-        # convolutions without padding: a few pixels short of their level
+        # convolutions without padding: maps are a few pixels smaller than their level
         skips=(
             (1, "backbone_activation_2"),
             (2, "backbone_activation_4"),
@@ -95,7 +95,7 @@ _ROWS = (
         application="Xception",
         preprocess="xception",
         minimum_size=96,
-        # its stages end in the pooling: the last activation before that
+        # its stages end with the pooling; these are the last activations before it
         skips=(
             (1, "block1_conv2_act"),
             (2, "block3_sepconv2_act"),
@@ -124,7 +124,7 @@ _ROWS = (
     Backbone(
         name="convnext_tiny",
         application="ConvNeXtTiny",
-        # residual sums behind 3, 3 and 9 blocks; the stem halves twice, so there is no level 1
+        # residual sums after 3, 3 and 9 blocks; the stem halves twice, so there is no level 1
         skips=((2, "backbone_add_2"), (3, "backbone_add_5"), (4, "backbone_add_14")),
         bottom=(5, "backbone_layer_normalization_0"),
     ),
@@ -142,6 +142,19 @@ _ROWS = (
 )
 
 BACKBONES: dict[str, Backbone] = {row.name: row for row in _ROWS}
+
+
+def check_image_size(backbone_name: str, image_size: int) -> None:
+    """UserError unless the backbone takes square images of `image_size` pixels a side.
+
+    Every backbone needs a multiple of 32, some a minimum above that; the message says which. Also
+    UserError: there is no such backbone.
+    """
+    row = backbone(backbone_name)
+    if image_size % 32 or image_size < row.minimum_size:
+        raise UserError(
+            f"image_size {image_size}: {row.name} takes multiples of 32 from {row.minimum_size} on."
+        )
 
 
 def backbone(name: str) -> Backbone:

@@ -46,7 +46,7 @@ def build_classifier(
         )
     encoder = build_encoder(backbone, image_size, weights, pretrained_dir)
     x = layers.GlobalAveragePooling2D(name="average_pool")(encoder.output)  # (B, channels)
-    # with a seed of its own, as Keras on torch would else draw from what no variable holds
+    # with its own seed; without one, Keras on torch draws from a state that no variable holds
     seed = random.randrange(2**31) if dropout else None
     x = layers.Dropout(dropout, seed=seed, name="dropout")(x)
     x = layers.Dense(

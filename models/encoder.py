@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import keras
 
 from misc_utils.errors import UserError
-from models.backbones import Backbone
+from models.backbones import Backbone, check_image_size
 from models.backbones import backbone as backbone_row
 from models.weights import load_weights
 
@@ -33,7 +33,7 @@ class Encoder(NamedTuple):
     skips: list[tuple[int, Tensor]]  # (level, feature map), finest first
     bottom: Tensor  # coarsest feature map
     bottom_level: int
-    output: Tensor  # full output without top, for a classifier (VGG: behind the last pooling)
+    output: Tensor  # full output without top, for a classifier (VGG: after the last pooling)
 
 
 def build_encoder(
@@ -41,14 +41,17 @@ def build_encoder(
 ) -> Encoder:
     """Build the encoder of a row of BACKBONES for square images of `image_size` pixels.
 
-    `weights` "imagenet" looks for `<pretrained_dir>/<backbone>_notop.weights.h5`, then lets Keras
-    download them; "none" starts from random values. UserError: unknown row or weights, a size that
-    is not a multiple of 32 or too small, no weights to be had.
+    `weights` "imagenet" reads `<pretrained_dir>/<backbone>_notop.weights.h5`, or lets Keras
+    download the weights if there is no such file; "none" starts from random values. UserError:
+    unknown row or weights, a size that is not a multiple of 32 or too small, ImageNet weights that
+    cannot be found or downloaded.
     """
     row = backbone_row(backbone)
-    _check(row, image_size, weights)
+    check_image_size(backbone, image_size)
+    if weights not in WEIGHTS:
+        raise UserError(f"Unknown weights {weights!r}: choose one of {', '.join(WEIGHTS)}.")
     image = keras.Input((image_size, image_size, 3), dtype="uint8", name="image")
-    # to float32 before anything else: on uint8 some preprocess_input wrap round
+    # to float32 first, as on uint8 the preprocess_input of some networks overflows
     pixels = keras.layers.Rescaling(1.0, dtype="float32", name="to_float32")(image)
     if row.application is None:
         if weights == "imagenet":
@@ -66,18 +69,8 @@ def build_encoder(
     )
 
 
-def _check(row: Backbone, image_size: int, weights: str) -> None:
-    """UserError on an image size or a kind of weights that cannot be."""
-    if weights not in WEIGHTS:
-        raise UserError(f"Unknown weights {weights!r}: choose one of {', '.join(WEIGHTS)}.")
-    if image_size % 32 or image_size < row.minimum_size:
-        raise UserError(
-            f"image_size {image_size}: {row.name} takes multiples of 32 from {row.minimum_size} on."
-        )
-
-
 def _own_blocks(row: Backbone, pixels: Tensor) -> Tensor:
-    """Blocks of two 3x3 convolutions, batch normalisation and relu, halved in between."""
+    """Blocks of two 3x3 convolutions, batch normalisation and relu, with pooling in between."""
     x = keras.layers.Rescaling(1 / 127.5, offset=-1.0, dtype="float32", name="scale")(pixels)
     for level, filters in enumerate(row.filters):
         if level:
@@ -96,7 +89,7 @@ def _own_blocks(row: Backbone, pixels: Tensor) -> Tensor:
 def _application(
     row: Backbone, image_size: int, pixels: Tensor, weights: str, pretrained_dir: Path | None
 ) -> keras.Model:
-    """Network of keras.applications from the image on, its own scaling in front."""
+    """Network of keras.applications on the image, after the scaling it expects."""
     scaled = pixels
     if row.preprocess is not None:
         scaled = getattr(keras.applications, row.preprocess).preprocess_input(pixels)
@@ -125,20 +118,20 @@ def _application(
 
 
 def _no_weights(row: Backbone, path: Path, error: Exception) -> str:
-    """Message that says both ways to ImageNet weights, and the way without."""
+    """Message with the two ways to get ImageNet weights, and how to do without."""
     return (
         f"No ImageNet weights for {row.name}: there is no {path}, and Keras could not download"
-        f" them ({error}). Either put the file there, written by"
-        f" keras.applications.{row.application}(include_top=False).save_weights(...) on a machine"
-        " with internet access, or give this one access, or start from random values with"
-        " --weights none."
+        f" them ({error}). Copy the file from a machine with internet access, where"
+        f" `python3 -c 'import keras; keras.applications.{row.application}(include_top=False)"
+        f'.save_weights("{path.name}")\'` writes it; or connect this machine; or start from random'
+        " values with --weights none."
     )
 
 
 def _name_by_rank(network: keras.Model) -> None:
-    """Rename what Keras named itself: `activation_97` -> `backbone_activation_3`, by rank.
+    """Rename layers with automatic names by rank: `activation_97` -> `backbone_activation_3`.
 
-    Keras counts automatic names over the whole process; their order within one network is fixed.
+    Keras counts automatic names over the whole process; within one network their order is fixed.
     """
     automatic = defaultdict(list)
     for operation in network.operations:

@@ -15,10 +15,9 @@ from misc_utils.errors import UserError
 
 
 def _with_nan(loss: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """The same loss of each pixel, (B, S, S), and NaN where the probability is NaN.
+    """The same loss of each pixel, (B, S, S), but NaN where the probability is NaN.
 
-    PyTorch's cross-entropy takes no NaN but raises an error of its own, and the user would not be
-    told that the net diverged.
+    PyTorch's cross-entropy raises an error on NaN, which would not say that the net diverged.
     """
     from keras import ops
 

@@ -1,4 +1,4 @@
-"""Keras metrics watched during training, by the organisers' rules but at the network's size.
+"""Keras metrics of each epoch, by the organisers' rules but at the size of the network's input.
 
 In: truth and probability of a batch. Out: metrics for `compile(metrics=...)`, each one number per
 epoch, 0..1. Segmentation takes {0,1} and 0..1 (B,S,S,1), classification one-hot and 0..1 (B,C).
@@ -34,7 +34,7 @@ def _counts(truth: Tensor, probability: Tensor) -> tuple[Tensor, Tensor, Tensor,
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
-    """Ratio of part to whole, and 1 where whole is 0: nothing was there and nothing was missed."""
+    """Ratio of part to whole; 1 where whole is 0, as nothing was there to be found."""
     return ops.where(whole > 0, part / ops.maximum(whole, 1.0), ops.ones_like(whole))
 
 
@@ -57,7 +57,7 @@ def sensitivity_per_image(truth: Tensor, probability: Tensor) -> Tensor:
 
 
 def specificity_per_image(truth: Tensor, probability: Tensor) -> Tensor:
-    """Share of each background's pixels left as such, (B,); 1 without a background."""
+    """Share of each background's pixels predicted as background, (B,); 1 without a background."""
     _, fp, _, tn = _counts(truth, probability)
     return _ratio(tn, tn + fp)
 

@@ -1,7 +1,7 @@
-"""Trained nets: built again from a run's settings, then given its weights.
+"""Trained nets, built from the settings of a run and loaded with its weights.
 
-Enters: the settings a run was trained with, its weight file. Leaves: a keras.Model,
-in the run's precision: `auto` looks at the device at hand, runs without that setting took float32.
+Enters: the settings a run was trained with, its weight file. Leaves: a keras.Model in the run's
+precision: `auto` depends on the device used now; runs without that setting used float32.
 """
 
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import keras
 
+from datasets.challenge import CLASSES
 from models.classifier import build_classifier
 from models.precision import use_precision
 from models.unet import build_segmenter
@@ -34,13 +35,14 @@ def load_segmenter(settings: Mapping, file: Path) -> keras.Model:
     return model
 
 
-def load_classifier(settings: Mapping, file: Path) -> keras.Model:
+def load_classifier(settings: Mapping, file: Path, num_classes: int = len(CLASSES)) -> keras.Model:
     """The classifier of a Task 3 run; UserError when `file` is of another net or damaged."""
     use_precision(settings.get("precision", "float32"))
     model = build_classifier(
         settings["backbone"],
         image_size=settings["image_size"],
         weights="none",
+        num_classes=num_classes,
         dropout=settings["dropout"],
         regularizer=settings["regularizer"],
     )

@@ -21,12 +21,12 @@ MOST_FILTERS = 512
 
 
 def _deconv(x: Tensor, filters: int, name: str) -> Tensor:
-    """Transposed convolution, its 2x2 kernel as wide as its step: every output gets one input."""
+    """Transposed convolution; kernel and stride are both 2, so kernels do not overlap."""
     return layers.Conv2DTranspose(filters, 2, strides=2, name=f"{name}_deconv")(x)
 
 
 def _upsample(x: Tensor, filters: int, name: str) -> Tensor:
-    """Bilinear; the 1x1 convolution may come first, as it commutes, and then costs a quarter."""
+    """Bilinear; the 1x1 convolution commutes with it and goes first, at a quarter of the cost."""
     x = layers.Conv2D(filters, 1, name=f"{name}_conv")(x)
     return layers.UpSampling2D(2, interpolation="bilinear", name=f"{name}_upsample")(x)
 

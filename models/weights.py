@@ -1,18 +1,19 @@
 """Weight files: written whole and without the optimiser, read strictly.
 
 In: a Keras model and a path ending `.weights.h5`. Out: an HDF5 file as Keras lays it out, or the
-model's variables set from one (float16 tensors become float32).
+model's weights set from one (float16 tensors become float32).
 """
 
+import io
 import math
-import tempfile
+import warnings
 from pathlib import Path
 
 import h5py
 import keras
 
 from misc_utils.errors import UserError
-from misc_utils.files import partial_file, take_room, told_of
+from misc_utils.files import partial_file, take_room
 
 SUFFIX = ".weights.h5"
 _SHOWN = 4  # names listed in an error
@@ -35,7 +36,9 @@ def save_weights(model: keras.Model, path: Path | str) -> None:
 
 
 def load_weights(model: keras.Model, path: Path | str) -> None:
-    """Set every variable of the model from `path`, using every tensor in it.
+    """Set every weight of the model from `path`, using every tensor in it.
+
+    The states of random layers are no weights: they are neither saved nor set.
 
     UserError, before anything is changed, if the file is missing, cut or not HDF5, or if it lacks
     or adds a tensor or has one of another shape: it was written for another architecture.
@@ -44,16 +47,34 @@ def load_weights(model: keras.Model, path: Path | str) -> None:
     if not path.is_file():
         raise UserError(f"{path}: no such weight file.")
     bare = _uncompiled(model)
-    expected = _expected_layout(bare)
     try:
         found = _layout(path)
-        _compare(path, model, expected=expected, found=found)
-        bare.load_weights(path)
-    except (OSError, KeyError, RuntimeError) as error:
+        values = _read(bare, path)
+        if values is None or len(values) != len(found):
+            _compare(path, model, expected=_expected_layout(bare), found=found)
+            raise ValueError("a tensor holds something other than numbers")
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
         raise UserError(
             f"{path}: cannot be read as a weight file (HDF5, {SUFFIX}): {error}. It may be cut off"
             " or damaged: copy it again, or train again."
         ) from error
+    for variable, value in zip(bare.weights, values, strict=True):
+        variable.assign(value)
+
+
+def _read(bare: keras.Model, path: Path) -> list | None:
+    """The file's value of each of `bare.weights`, which are not changed.
+
+    None where a tensor is missing or has another shape. Keras ignores extra tensors.
+    """
+    with keras.StatelessScope() as scope, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about missing tensors, which are refused below
+        try:
+            bare.load_weights(path)  # within the scope, what is assigned is only noted
+        except ValueError:
+            return None
+    values = [scope.get_current_value(variable) for variable in bare.weights]
+    return None if any(value is None for value in values) else values
 
 
 def _write(bare: keras.Model, file: Path) -> None:
@@ -71,7 +92,7 @@ def _uncompiled(model: keras.Model) -> keras.Model:
     return keras.Model(model.inputs, model.outputs, name=model.name)
 
 
-def _layout(path: Path) -> Layout:
+def _layout(file: Path | io.BytesIO) -> Layout:
     """Name -> shape of every tensor in an HDF5 file."""
     shapes: Layout = {}
 
@@ -79,18 +100,23 @@ def _layout(path: Path) -> Layout:
         if isinstance(item, h5py.Dataset):
             shapes[name] = tuple(item.shape)
 
-    with h5py.File(path, "r") as file:
-        file.visititems(visit)
+    with h5py.File(file, "r") as opened:
+        opened.visititems(visit)
     return shapes
 
 
-def _expected_layout(model: keras.Model) -> Layout:
+class _InMemory(io.BytesIO):
+    """A file in memory whose name Keras accepts as that of a weight file."""
+
+    def __str__(self) -> str:
+        return f"memory{SUFFIX}"
+
+
+def _expected_layout(bare: keras.Model) -> Layout:
     """What Keras itself writes for this model: its groups are named by class, not by layer."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"expected{SUFFIX}"
-        with told_of(path):
-            _write(model, path)
-        return _layout(path)
+    file = _InMemory()
+    bare.save_weights(file)
+    return _layout(file)
 
 
 def _compare(path: Path, model: keras.Model, expected: Layout, found: Layout) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from misc_utils.errors import UserError
-from models.backbones import BACKBONES, backbone
+from models.backbones import BACKBONES, backbone, check_image_size
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -54,6 +54,19 @@ def test_an_unknown_name_is_refused_with_the_list():
     assert backbone("vgg16") is BACKBONES["vgg16"]
     with pytest.raises(UserError, match=r"'vgg61'.*tiny.*vgg16.*mobilenet_v3"):
         backbone("vgg61")
+
+
+def test_image_sizes_a_backbone_cannot_take_are_refused():
+    for name, row in BACKBONES.items():
+        check_image_size(name, row.minimum_size)
+        check_image_size(name, 224)
+    with pytest.raises(UserError, match="image_size 64: xception takes multiples of 32 from 96 on"):
+        check_image_size("xception", 64)
+    for size in (0, 100, -32):
+        with pytest.raises(UserError, match=f"image_size {size}: tiny takes multiples of 32"):
+            check_image_size("tiny", size)
+    with pytest.raises(UserError, match="Unknown backbone"):
+        check_image_size("vgg61", 64)
 
 
 def test_the_tables_are_read_without_keras():

@@ -1,4 +1,4 @@
-"""What a user can get wrong in data/ and in flags: one message that names it and the mend.
+"""What a user can get wrong in data/ and in flags: one message that names it and the fix.
 
 Nothing is half-done then. What can be understood all the same is read as a person would read it.
 """
@@ -254,10 +254,10 @@ CASES = {
     "text named .jpg": Case(image(lambda old: b"<html>404</html>"), *PREPARE, "neither a JPEG"),
     "GIF named .jpg": Case(image(opened(lambda p: p, "GIF")), *PREPARE, "neither a JPEG nor a PNG"),
     "tiny file that claims 60000x60000": Case(
-        image(claims(60_000, 60_000)), *PREPARE, "larger than 80 million pixels"
+        image(claims(60_000, 60_000)), *PREPARE, "more than 80 million pixels"
     ),
     "tiny file that claims 10000x10000": Case(
-        image(claims(10_000, 10_000)), *PREPARE, "larger than 80 million pixels"
+        image(claims(10_000, 10_000)), *PREPARE, "more than 80 million pixels"
     ),
     "image of several frames": Case(image(moving), *PREPARE, "2 pictures, not one"),
     "image partly transparent": Case(image(opened(half_transparent)), *PREPARE, "transparent"),
@@ -265,8 +265,8 @@ CASES = {
         image(opened(palette_with_hole, transparency=0)), *PREPARE, "transparent"
     ),
     "folder named like an image": Case(replaced(Path.mkdir), *PREPARE, "a folder"),
-    "dangling link": Case(replaced(links_to("gone.jpg")), *PREPARE, "leads nowhere"),
-    "link to itself": Case(replaced(links_to(None)), *PREPARE, "leads nowhere"),
+    "dangling link": Case(replaced(links_to("gone.jpg")), *PREPARE, "a link to nothing"),
+    "link to itself": Case(replaced(links_to(None)), *PREPARE, "a link to nothing"),
     "id in lower case": Case(lower_case, *PREPARE, "lacks .* and has"),
     "two files of one id": Case(second_file(lambda f: f.stem + ".png"), *PREPARE, "same image"),
     "one id in two cases": Case(second_file(lambda f: f.name.lower()), *PREPARE, "same image"),
@@ -300,12 +300,14 @@ CASES = {
     "mask of zero bytes": Case(image(lambda old: b"", MASKS), *PREPARE, "empty"),
     "mask cut off": Case(image(lambda old: old[:60], MASKS), *PREPARE, "damaged or cut off"),
     "mask missing": Case(remove_mask, seg_train, TRAIN, "lacks"),
-    "mask without an image": Case(mask_of_none, *PREPARE, "which no image bears"),
+    "mask without an image": Case(mask_of_none, *PREPARE, "for which there is no image"),
     # tables
     "label missing": Case(lines(lambda rows: rows[:3] + rows[4:]), *CLASSES, "lacks"),
     "label double": Case(lines(lambda rows: [*rows, rows[3]]), *CLASSES, "twice"),
     "label unknown": Case(
-        row(lambda line: "ISIC_9000000" + line[12:]), *CLASSES, "9000000, which no image bears"
+        row(lambda line: "ISIC_9000000" + line[12:]),
+        *CLASSES,
+        "9000000, for which there is no image",
     ),
     "label without class": Case(value("0.0"), *CLASSES, "single 1.0"),
     "label of two classes": Case(
@@ -333,7 +335,7 @@ CASES = {
     "column missing": Case(content(lambda old: old.replace(b"VASC", b"X")), *CLASSES, "lacks VASC"),
     "column double": Case(content(lambda old: old.replace(b"DF", b"NV")), *CLASSES, "lacks DF"),
     "column too many": Case(
-        content(lambda old: old.replace(b"VASC", b"VASC,NV")), *CLASSES, "there twice"
+        content(lambda old: old.replace(b"VASC", b"VASC,NV")), *CLASSES, "names one of them twice"
     ),
     "labels empty": Case(content(lambda old: b""), *CLASSES, "found: nothing"),
     "labels of a header alone": Case(
@@ -346,9 +348,9 @@ CASES = {
     "table with NUL": Case(
         content(lambda old: old.replace(b"1.0", b"1\0.0", 1)), *CLASSES, r"1\\x00\.0|NUL"
     ),
-    "quote left open": Case(content(lambda old: old + b'"ISIC_1,1'), *CLASSES, "Mend that line"),
+    "quote left open": Case(content(lambda old: old + b'"ISIC_1,1'), *CLASSES, "Fix that line"),
     "quote left open in the first line": Case(
-        content(lambda old: b'"' + old), *CLASSES, "Mend that line|by commas"
+        content(lambda old: b'"' + old), *CLASSES, "Fix that line|by commas"
     ),
     "lesion missing": Case(lines(lambda rows: rows[:3] + rows[4:], GROUPS), *CLASSES, "no lesion_"),
     "lesion empty": Case(
@@ -659,7 +661,7 @@ def test_an_image_that_may_not_be_read(built_before, root, run_script, monkeypat
     assert code == 1 and str(file) in err and "ermission" in err and "Traceback" not in err
 
 
-def test_other_images_are_cached_anew(root, run_script):
+def test_other_images_are_cached_again(root, run_script):
     assert run_script(preprocess_data, *SMALL)[0] == 0
     file = files(root / "data", IMAGES, ".jpg")[2]
     before = ISIC2018.load_images(root / "data", 1, "training", 32)

@@ -27,7 +27,7 @@ def test_held_out_rows_come_once_and_in_order():
     assert targets.dtype == np.float32 and (targets == LABELS[5:25]).all()
 
 
-def test_training_takes_full_batches_of_rows_shuffled_anew():
+def test_training_takes_full_batches_of_rows_shuffled_again():
     batches, seen = training(), []
     assert len(batches) == 3
     for epoch in range(2):

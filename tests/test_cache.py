@@ -35,6 +35,9 @@ def test_rows_follow_the_sorted_ids(tmp_path, sources):
     assert cached.array[:, 0, 0, 0].tolist() == [2, 3, 1]
     assert cached.heights.tolist() == [20, 30, 10] and cached.widths.tolist() == [7, 7, 7]
     assert cached.rows(["c", "a"]).tolist() == [2, 0]
+    assert cached.size_of("b") == (30, 7)
+    with pytest.raises(KeyError):
+        cached.size_of("d")
     assert isinstance(cached.array, np.memmap) and not cached.array.flags.writeable
     assert sorted(os.listdir(tmp_path / "cache")) == [".locks", "name.json", "name.npy"]
 
@@ -52,7 +55,7 @@ def built(tmp_path, sources, caplog):
     """A cache that is there; afterwards, a line in the log means that it was built again."""
     caplog.set_level("INFO")
     load(tmp_path, sources)
-    assert "not there yet" in caplog.text
+    assert "does not exist yet" in caplog.text
     caplog.clear()
     return tmp_path / "cache"
 
@@ -100,7 +103,7 @@ def test_images_came_and_went(tmp_path, sources, built, caplog):
     (tmp_path / "d").write_bytes(b"dddd")
     sources["d"] = tmp_path / "d"
     assert load(tmp_path, sources).array[:, 0, 0, 0].tolist() == [2, 3, 4]
-    assert "1 images came and 1 went" in caplog.text
+    assert "1 images were added and 1 removed" in caplog.text
 
 
 @pytest.mark.parametrize("file", ["name.npy", "name.json"])

@@ -49,7 +49,7 @@ def test_the_content_is_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
     ("number", "words"),
     [
         (errno.ENOSPC, "the disk is full. Free some space"),
-        (errno.EDQUOT, "your share"),
+        (errno.EDQUOT, "your quota"),
         (errno.EACCES, "no permission"),
         (errno.EROFS, "read-only"),
     ],
@@ -142,7 +142,7 @@ def test_a_disk_without_locks_is_said_once_and_used(tmp_path, monkeypatch, caplo
     monkeypatch.setattr(fcntl, "flock", refuse)
     with files.locked(tmp_path, "work"):
         (tmp_path / "done").touch()
-    assert caplog.text.count("knows no locks") == 1 and (tmp_path / "done").exists()
+    assert caplog.text.count("has no file locks") == 1 and (tmp_path / "done").exists()
 
 
 def test_a_file_deleted_while_it_is_written_is_said(tmp_path):
@@ -161,4 +161,4 @@ def test_a_link_to_nothing_is_named(tmp_path):
     (tmp_path / "model_data").symlink_to(tmp_path / "not there")
     with pytest.raises(FileExistsError) as error, files.locked(tmp_path / "model_data", "work"):
         pass
-    assert "model_data: is there, but not as a folder" in files.explained(error.value)
+    assert "model_data: exists, but is not a folder" in files.explained(error.value)

@@ -88,9 +88,14 @@ def test_fold_numbers():
     assert folds.check_fold_numbers("all", 1) == [0]
     with pytest.raises(UserError, match=r"0 to 4.*no fold 5"):
         folds.check_fold_numbers((0, 5), 5)
+    with pytest.raises(UserError, match="there is no fold given"):
+        folds.check_fold_numbers((), 5)
+    for number in (0, -1):
+        with pytest.raises(UserError, match=f"num_folds must be 1 .* not {number}"):
+            folds.check_fold_numbers("all", number)
 
 
 def test_too_few_images_of_every_class():
     labels = {f"i{k}": k for k in range(7)}
-    with pytest.raises(UserError, match="5 images of some class"):
+    with pytest.raises(UserError, match="5 folds need a class with 5 images"):
         folds.split_lesions(labels, {i: i for i in labels}, 5, seed=1)

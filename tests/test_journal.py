@@ -23,7 +23,7 @@ def test_rows_come_back_to_the_last_bit(tmp_path):
 
 
 @pytest.mark.parametrize("cut", [1, 5, 40])
-def test_a_cut_line_is_done_again_and_the_next_begins_anew(tmp_path, cut):
+def test_a_cut_line_is_done_again_and_the_next_begins_a_line(tmp_path, cut):
     written(tmp_path, "a", "b")
     file = tmp_path / "j.jsonl"
     file.write_bytes(file.read_bytes()[:-cut])
@@ -47,17 +47,17 @@ def test_nothing_behind_a_damaged_line_counts(tmp_path, damage):
 
 
 @pytest.mark.parametrize("content", [b"", b"not JSON\n", b"[]\n", b'{"key": "k"}'])
-def test_a_head_that_is_not_whole_begins_anew(tmp_path, content):
+def test_a_head_that_is_not_whole_starts_from_scratch(tmp_path, content):
     (tmp_path / "j.jsonl").write_bytes(content)
     journal = written(tmp_path, "a")
     assert list(journal.rows) == ["a"] and list(Journal(journal.file, "k").rows) == ["a"]
 
 
-def test_another_key_begins_anew(tmp_path):
+def test_another_key_starts_from_scratch(tmp_path):
     before = written(tmp_path, "a").file.read_bytes()
     other = written(tmp_path, key="other")
     assert other.rows == {} and other.file.read_bytes() == before  # nothing is added yet
-    assert Journal(tmp_path / "j.jsonl", "k", anew=True).rows == {}
+    assert Journal(tmp_path / "j.jsonl", "k", from_scratch=True).rows == {}
     other.add("b", ROW)
     assert Journal(tmp_path / "j.jsonl", "k").rows == {}
     assert list(Journal(tmp_path / "j.jsonl", "other").rows) == ["b"]

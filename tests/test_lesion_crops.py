@@ -149,7 +149,9 @@ def test_a_record_of_an_unknown_format_is_refused(tmp_path):
     make_crops(tmp_path, made_by=changed(format="png"))
     file = tmp_path / "task3_test_crops.json"
     file.write_text(file.read_text().replace('"png"', '"bmp"'))
-    with pytest.raises(UserError, match=r"'bmp', expected png, jpeg, webp, tiff.*--overwrite"):
+    with pytest.raises(
+        UserError, match=r"'bmp', expected one of png, jpeg, webp, tiff.*--overwrite"
+    ):
         lesion_crops.load_crops(tmp_path, "task3_test_crops")
 
 
@@ -169,7 +171,7 @@ def test_another_format_is_another_folder_content_but_lossless_ones_are_the_same
 def test_hard_and_soft_crops_live_side_by_side(tmp_path):
     name = lesion_crops.crop_folder(3, "test", "feather")
     make_crops(tmp_path, made_by=changed(edge="hard"))
-    with pytest.raises(UserError, match=r"feather is not there.*--pred-set test --edge feather"):
+    with pytest.raises(UserError, match=r"feather does not exist.*--pred-set test --edge feather"):
         lesion_crops.load_view_crops(tmp_path, "test", "feather")
     make_crops(tmp_path, name, changed(edge="feather", edge_radius=0.05, format="webp"))
     soft = lesion_crops.load_view_crops(tmp_path, "test", "feather")
@@ -179,7 +181,7 @@ def test_hard_and_soft_crops_live_side_by_side(tmp_path):
     assert hard.folder == tmp_path / "task3_test_crops"
     assert hard.maker != soft.maker and hard.fingerprint != soft.fingerprint
     (tmp_path / "task3_test_crops").rename(tmp_path / "gone")
-    with pytest.raises(UserError, match=r"crops is not there.*--pred-set test$"):
+    with pytest.raises(UserError, match=r"crops does not exist.*--pred-set test$"):
         lesion_crops.load_view_crops(tmp_path, "test", "box")
 
 
@@ -232,11 +234,11 @@ def test_missing_or_unfinished_crops_name_the_command(tmp_path):
         assert f"python3 runs/seg_predict.py --task {task} --pred-set {images}" in str(error.value)
         return str(error.value)
 
-    assert "task1_validation_crops is not there" in refused(1, "validation")
+    assert "task1_validation_crops does not exist" in refused(1, "validation")
     make_crops(tmp_path)
     content = (tmp_path / "task3_test_crops.json").read_text()
     (tmp_path / "task3_test_crops.json").unlink()
-    assert "task3_test_crops.json is not there" in refused()
+    assert "task3_test_crops.json does not exist" in refused()
     (tmp_path / "task3_test_crops.json").write_text(content.replace("true", "false"))
     assert "task3_test_crops.json: not all" in refused()
     (tmp_path / "task3_test_crops.json").write_text(content)
@@ -245,7 +247,7 @@ def test_missing_or_unfinished_crops_name_the_command(tmp_path):
     (tmp_path / "task3_test_crops" / "crops.csv").write_text("image,top\nISIC_1,0\n")
     assert "found image, top" in refused()
     (tmp_path / "task3_test_crops" / "crops.csv").unlink()
-    assert "crops.csv is not there" in refused()
+    assert "crops.csv does not exist" in refused()
     for name in ("task3_test_masks", "task3_test_crops_soft", "task3_test_feather"):
         with pytest.raises(ValueError, match="not the name of a folder of crops"):
             lesion_crops.load_crops(tmp_path, name)

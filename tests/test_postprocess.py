@@ -2,7 +2,15 @@ import cv2
 import numpy as np
 import pytest
 
-from datasets.boxes import Box, bounding_box, cut_box, cut_lesion, fade, radius_of_edge
+from datasets.boxes import (
+    Box,
+    bounding_box,
+    cut_box,
+    cut_lesion,
+    fade,
+    radius_of_edge,
+    widen,
+)
 from inference.postprocess import PostProcessing, lesion_mask
 from misc_utils.errors import UserError
 
@@ -231,6 +239,17 @@ def test_the_margin_is_a_fraction_of_the_longer_side():
     assert bounding_box(mask, 0.1) == Box(5, 7, 6, 12)
     assert bounding_box(mask, 0.24) == Box(4, 6, 8, 14)  # 2.4 pixels: 2
     assert bounding_box(mask, 0.25) == Box(3, 5, 10, 16)  # 2.5 pixels: 3
+
+
+def test_half_a_pixel_of_margin_is_rounded_up():
+    mask = np.zeros((60, 70), np.uint8)
+    mask[20:30, 20:45] = 1  # 25 pixels wide: 2.5 of margin
+    assert bounding_box(mask, 0.1) == Box(17, 17, 16, 31)
+    assert widen(bounding_box(mask), 0.1, 60, 70) == Box(17, 17, 16, 31)
+    assert widen(Box(0, 50, 58, 20), 0.1, 60, 70) == Box(0, 44, 60, 26)  # the image ends it
+    for margin in (-0.1, float("nan")):
+        with pytest.raises(UserError, match="margin is a fraction"):
+            widen(Box(0, 0, 1, 1), margin, 60, 70)
 
 
 def test_the_margin_ends_at_the_image():

@@ -104,5 +104,7 @@ def test_groups(tmp_path):
 
 
 def test_same_ids_names_what_differs():
-    with pytest.raises(UserError, match=r"table lacks b and has c, which no image bears. Mend it."):
-        check_same_ids("table", ["a", "b"], ["a", "c"], "Mend it.")
+    with pytest.raises(
+        UserError, match=r"table lacks b and has c, for which there is no image. Fix it."
+    ):
+        check_same_ids("table", ["a", "b"], ["a", "c"], "Fix it.")

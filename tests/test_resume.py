@@ -224,7 +224,7 @@ def test_a_signal_ends_training_after_the_batch(root):
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 143, said
-    assert "ended by SIGTERM; the same command goes on" in said
+    assert "ended by SIGTERM; repeat the command to resume" in said
     assert "Traceback" not in said
     state = json.loads(str(np.load(run / f"{run.name}_state.npz")["progress"]))
     assert len(history.read_text().splitlines()) == 1 + len(state["history"])

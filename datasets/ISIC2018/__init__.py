@@ -1,8 +1,7 @@
 """ISIC 2018, Tasks 1 and 3: what a script or a notebook loads.
 
 Enters: the folder `data/` laid out as released. Leaves: cached, memory-mapped uint8 arrays with
-their image ids (see cache.Cached), labels and lesions keyed by image id. Arrays are built on
-first use.
+their image ids (see cache.Cached), built on first use; labels and lesions keyed by image id.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,10 +12,12 @@ import cv2
 import numpy as np
 
 from datasets import pictures
+from datasets.boxes import Box, cut_box, widen
 from datasets.cache import Cached, load_or_build
 from datasets.challenge import CLASSES, SETS, UNRELEASED
 from datasets.folds import limit_images, limit_labels
 from datasets.ISIC2018 import raw
+from datasets.lesion_crops import Crops
 from misc_utils.errors import UserError
 from misc_utils.messages import check_same_ids, listed
 
@@ -42,7 +43,7 @@ __all__ = [
 def load_images(data_dir: Path, task: int, images: str, image_size: int) -> Cached:
     """All images of `task` (1 or 3) in the set `images`, uint8 (N, image_size, image_size, 3) RGB.
 
-    Raises UserError when the folder is missing or empty, or naming every file that is no picture.
+    Raises UserError when the folder is missing or empty; or naming every file that is no picture.
     """
 
     def read(image_id: str, content: bytes) -> tuple[np.ndarray, int, int]:
@@ -56,7 +57,7 @@ def load_images(data_dir: Path, task: int, images: str, image_size: int) -> Cach
 def read_small(content: bytes, image_size: int) -> tuple[np.ndarray, int, int]:
     """A picture as it is cached, uint8 (image_size, image_size, 3) RGB, and its height and width.
 
-    A JPEG is decoded at part of its size where that leaves at least twice as many pixels a side.
+    A JPEG is decoded at a fraction of its size if both sides keep at least 2 * image_size pixels.
     Errors as in pictures.read_image.
     """
     image, height, width = pictures.read_image(content, shortest=2 * image_size)
@@ -64,10 +65,10 @@ def read_small(content: bytes, image_size: int) -> tuple[np.ndarray, int, int]:
 
 
 def list_truth_masks(data_dir: Path, images: str, image_ids: Sequence[str]) -> dict[str, Path]:
-    """Task 1 truth of the set `images`, {image id: mask file}; one per id, else UserError."""
+    """Task 1 truth of the set `images`, {image id: mask file}; UserError unless each id has one."""
     folder = raw.truth_folder(data_dir, 1, images)
     sources = raw.list_masks(folder)
-    advice = "Unzip images and truth of the same set again, whole."
+    advice = "Unzip images and truth of this set again, completely."
     check_same_ids(f"{folder}", image_ids, sources, advice)
     return sources
 
@@ -75,13 +76,12 @@ def list_truth_masks(data_dir: Path, images: str, image_ids: Sequence[str]) -> d
 def load_masks(data_dir: Path, images: str, image_size: int, of: Cached) -> Cached:
     """Task 1 truth of the images `of`, uint8 (N, image_size, image_size, 1) in {0, 1}, same rows.
 
-    Raises UserError when masks are missing, have other values than 0 and 255, or another size than
-    their image; every such file is named.
+    Raises UserError, naming the files, when masks are missing, have values other than 0 and 255, or
+    differ in size from their image.
     """
-    size_of = dict(zip(of.image_ids, zip(of.heights, of.widths, strict=True), strict=True))
 
     def read(image_id: str, content: bytes) -> tuple[np.ndarray, int, int]:
-        mask = _mask_of_size(content, *size_of[image_id])
+        mask = _mask_of_size(content, *of.size_of(image_id))
         share = resize(mask * np.uint8(255), image_size)  # of lesion in each cell, 0..255
         return (share > 127).astype(np.uint8)[..., None], *mask.shape
 
@@ -96,7 +96,7 @@ def load_masks(data_dir: Path, images: str, image_size: int, of: Cached) -> Cach
             f"{sources[masks.image_ids[row]]}: the mask is "
             f"{masks.widths[row]}x{masks.heights[row]} pixels, its image "
             f"{of.widths[row]}x{of.heights[row]}, and {different.sum() - 1} more differ. Unzip "
-            f"images and truth of the same set again, whole."
+            f"images and truth of this set again, completely."
         )
     return masks
 
@@ -131,7 +131,9 @@ def read_original(file: Path) -> np.ndarray:
 def _mask_of_size(content: bytes, height: int, width: int) -> np.ndarray:
     mask = pictures.read_mask(content)
     if mask.shape != (height, width):
-        turned = " (an image is turned upright as its EXIF orientation says, its mask must be too)"
+        turned = (
+            " (an image is turned upright by its EXIF orientation, so its mask must be upright)"
+        )
         raise ValueError(
             f"the mask is {mask.shape[1]}x{mask.shape[0]} pixels, its image {width}x{height}"
             + (turned if mask.shape == (width, height) else "")
@@ -142,8 +144,8 @@ def _mask_of_size(content: bytes, height: int, width: int) -> np.ndarray:
 def _read_whole(file: Path, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
     try:
         return decode(file.read_bytes())
-    except (OSError, ValueError, SyntaxError) as error:
-        raise UserError(f"{file}: {error}. Replace it by a whole file of the release.") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: {error}. Replace it by an intact file of the release.") from None
 
 
 def load_view(
@@ -151,26 +153,24 @@ def load_view(
     images: str,
     image_size: int,
     lesion_view: str,
-    crops=None,
+    crops: Crops | None = None,
     margin: float = 0.0,
     needed: Sequence[str] = (),
 ) -> Cached:
-    """Task 3 images as a classifier is to see them; array as in load_images.
+    """Task 3 images as the input of a classifier; array as in load_images.
 
     Args:
         data_dir: holds the released folders and the cache.
         images: the set.
         image_size: side of the rows in pixels.
-        lesion_view: `whole` image; `box`: bounding box of the lesion, background kept; `crop` and
-            `feather`: box times mask with a hard or a soft edge, as it was written.
-        crops: for all but whole: what datasets.lesion_crops.load_view_crops gives (`folder`,
-            `table` of boxes indexed by image, `files` of the crops, `fingerprint` of what made
-            them).
+        lesion_view: `whole` image; `box`: the lesion's bounding box with its background; `crop` and
+            `feather`: the crops themselves, with a hard or a soft edge.
+        crops: from lesion_crops.load_view_crops; None for whole.
         margin: box only: share of the box's longer side added around it.
-        needed: image ids that must be there.
+        needed: image ids that must have a crop.
 
     Raises:
-        UserError when needed crops were not made, or naming every bad file.
+        UserError when needed crops are missing, or naming every bad file.
     """
     if lesion_view == "whole":
         return load_images(data_dir, 3, images, image_size)
@@ -178,9 +178,9 @@ def load_view(
     if missing:
         edge = " --edge feather" if lesion_view == "feather" else ""
         raise UserError(
-            f"{crops.folder / 'crops.csv'} lacks {listed(missing)}. Make the crops of all images: "
-            f"`python3 runs/seg_predict.py --task 3 --pred-set {images}{edge} --overwrite`, or "
-            f"name the same --limit as then."
+            f"{crops.folder / 'crops.csv'} lacks {listed(missing)}. Make the crops of all images "
+            f"(`python3 runs/seg_predict.py --task 3 --pred-set {images}{edge} --overwrite`), or "
+            f"give the same --limit here as when the crops were made."
         )
     released = list_originals(data_dir, 3, images)
     sources = {
@@ -192,31 +192,24 @@ def load_view(
     def read(image_id: str, content: bytes) -> tuple[np.ndarray, int, int]:
         image, height, width = pictures.read_image(content)
         if lesion_view == "box":
-            image = cut_box(image, **boxes[image_id], margin=margin)
+            image = cut_box(image, widen(Box(**boxes[image_id]), margin, height, width))
         return resize(image, image_size), height, width
 
     if lesion_view != "box":
         sources = {image_id: crops.files[image_id] for image_id in sources}
     made_from = f"{crops.fingerprint} margin {margin if lesion_view == 'box' else 0}"
+    if lesion_view == "box" and margin:
+        made_from += " rounded half up"  # arrays without these words rounded half to even
     return load_or_build(data_dir / "cache", name, sources, read, shape, made_from)
-
-
-def cut_box(
-    image: np.ndarray, top: int, left: int, height: int, width: int, margin: float
-) -> np.ndarray:
-    """Part of an image: the box, widened by `margin` times its longer side, within the image."""
-    extra = round(margin * max(height, width))
-    rows = slice(max(top - extra, 0), top + height + extra)
-    return image[rows, max(left - extra, 0) : left + width + extra]
 
 
 def limited(
     data_dir: Path, task: int, images: str, image_ids: Sequence[str], limit: int | None
 ) -> list[str]:
-    """The images that `limit` leaves, in sorted order.
+    """The images to use with a limit on their number, in sorted order.
 
-    The first ones by id; of Task 3, where the classes of the set are known, the first ones of each
-    class, so that training and prediction with the same limit mean the same images.
+    These are the first by id; in a Task 3 set whose classes are known, the first of each class, so
+    that training and prediction use the same images when they have the same limit.
     """
     if limit is not None and task == 3 and raw.labels_file(data_dir, images).exists():
         labels = load_labels(data_dir, images, None)
@@ -232,27 +225,29 @@ def list_originals(data_dir: Path, task: int, images: str) -> dict[str, Path]:
 def load_labels(data_dir: Path, images: str, image_ids: Sequence[str] | None) -> dict[str, int]:
     """Task 3 classes as {image id: index into CLASSES}; exactly the given ids, if given.
 
-    The table of the test set has a row for an image that was never released; without the image,
-    the row is left out.
+    The table of the test set has a row for an image that was never released. That row is dropped
+    unless the image is among the ids.
     """
     file = raw.labels_file(data_dir, images)
     labels = raw.read_labels(file)
     if image_ids is not None:
         if UNRELEASED not in image_ids:
             labels.pop(UNRELEASED, None)
-        check_same_ids(f"{file}", image_ids, labels, "Images and table must be of the same set.")
+        check_same_ids(
+            f"{file}", image_ids, labels, "Images and table must belong to the same set."
+        )
     return labels
 
 
 def load_lesions(data_dir: Path, image_ids: Sequence[str]) -> dict[str, str]:
-    """Lesion of each Task 3 training image, {image id: lesion id}; UserError for an id without."""
+    """Lesion of each Task 3 training image, {image id: lesion id}; UserError if one is missing."""
     file = raw.groups_file(data_dir)
     groups = raw.read_groups(file)
     missing = sorted(set(image_ids) - set(groups))
     if missing:
         raise UserError(
             f"{file}: no lesion_id for {listed(missing)}. Without it, photographs of one lesion "
-            f"could be in training and in evaluation."
+            f"could be used for both training and evaluation. Unzip the released table again."
         )
     return {image_id: groups[image_id] for image_id in sorted(image_ids)}
 

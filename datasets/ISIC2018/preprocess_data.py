@@ -1,4 +1,4 @@
-"""Build every cached array there is data for, so that later scripts start at once.
+"""Build the cached arrays of all data that is there, so that later scripts start at once.
 
 python3 datasets/ISIC2018/preprocess_data.py
 """
@@ -34,7 +34,7 @@ def main(settings: Settings) -> None:
                 ISIC2018.load_masks(data_dir, images, size, of=cached)
                 built.append(f"task {task} {images}: {len(cached.image_ids)} masks")
     if not built:
-        raise UserError(f"{data_dir}: none of the released folders lies there; see the README.")
+        raise UserError(f"{data_dir}: none of the released folders is there; see the README.")
     print("\n".join(built))
     print(f"cached in {data_dir / 'cache'}")
 

@@ -1,4 +1,4 @@
-"""The only reader of the released folders: names and tables as shipped; see pictures.py for files.
+"""The only reader of the released folders and tables; pictures.py decodes the images in them.
 
 Enters: `data/` with the folders of the release. Leaves: image ids with their files, labels and
 lesion groups keyed by image id.
@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 
 IMAGE_ID = re.compile(r"[A-Za-z]+_[0-9]+")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-NO_LESION = ("", "na", "n/a", "#n/a", "<na>", "nan", "none", "null")  # for nothing, in tables
-COMPANIONS = ("ATTRIBUTION.txt", "LICENSE.txt")  # shipped beside the images; superpixels are too
+NO_LESION = ("", "na", "n/a", "#n/a", "<na>", "nan", "none", "null")  # empty cells, in lower case
+COMPANIONS = ("ATTRIBUTION.txt", "LICENSE.txt")  # released with the images, like superpixels
 
 
 def image_folder(data_dir: Path, task: int, images: str) -> Path:
@@ -40,7 +40,7 @@ def labels_file(data_dir: Path, images: str) -> Path:
 
 
 def groups_file(data_dir: Path) -> Path:
-    """Table that says which Task 3 training images show the same lesion."""
+    """Table of the Task 3 training images and the lesion that each shows."""
     return truth_folder(data_dir, 3, "training") / "ISIC2018_Task3_Training_LesionGroupings.csv"
 
 
@@ -61,7 +61,7 @@ def _list_files(folder: Path, ending: str, suffixes: tuple[str, ...]) -> dict[st
     if not folder.is_dir():
         raise UserError(
             f"{folder}: there is no such folder. Put the unzipped ISIC 2018 folder of that name "
-            f"there, or let ISIC_ROOT (or root_dir in runs/paths.py) name the folder over data/."
+            f"there, or set ISIC_ROOT (or root_dir in runs/paths.py) to the folder above data/."
         )
     found, unknown, first = {}, [], {}
     for file in sorted(folder.iterdir()):
@@ -74,11 +74,11 @@ def _list_files(folder: Path, ending: str, suffixes: tuple[str, ...]) -> dict[st
             unknown.append(file.name)
         elif stem.upper() in first:
             same = first[stem.upper()].name
-            raise UserError(f"{file}: {same} is the same image. Keep one of the two.")
+            raise UserError(f"{file}: {same} has the same image id. Keep one of the two.")
         else:
             found[stem] = first[stem.upper()] = file
     if unknown:
-        log.warning("%s: not of the release, left alone: %s", folder, listed(unknown))
+        log.warning("%s: ignored, not part of the release: %s", folder, listed(unknown))
     if not found:
         raise UserError(
             f"{folder}: the folder holds no file named ISIC_<number>{ending}{suffixes[0]}. "
@@ -88,23 +88,23 @@ def _list_files(folder: Path, ending: str, suffixes: tuple[str, ...]) -> dict[st
     if wrong:
         names = [f"{file.name} ({_kind(file)})" for file in wrong]
         raise UserError(
-            f"{folder}: not files: {listed(names)}. Put the files of the release in their place."
+            f"{folder}: not files: {listed(names)}. Replace them by the files of the release."
         )
     return found
 
 
 def _kind(path: Path) -> str:
-    """What a path that is not a file is, in words."""
+    """What a path is that is not a file, for a message."""
     if path.is_dir():
         return "a folder"
-    return "a link that leads nowhere" if path.is_symlink() else "neither a file nor a folder"
+    return "a link to nothing" if path.is_symlink() else "neither a file nor a folder"
 
 
 def read_labels(file: Path) -> dict[str, int]:
     """Task 3 classes: {image id: index into CLASSES}, sorted by id.
 
-    Raises UserError naming every row that is double, has no image id, is not a number, or has not
-    exactly one class.
+    Raises UserError naming every row that is repeated, has no image id or no numbers, or does not
+    have exactly one class.
     """
     rows, wrong = _read_table(file, ("image", *CLASSES)), []
     labels: dict[str, int] = {}
@@ -124,14 +124,14 @@ def read_labels(file: Path) -> dict[str, int]:
             labels[image_id] = values.index(1.0)
     if wrong:
         raise UserError(
-            f"{file}: a row per image with a single 1.0 among {', '.join(CLASSES)} is expected; "
-            f"mend {listed(wrong)}."
+            f"{file}: expected one row per image, with a single 1.0 among {', '.join(CLASSES)}; "
+            f"fix {listed(wrong)}."
         )
     return dict(sorted(labels.items()))
 
 
 def read_groups(file: Path) -> dict[str, str]:
-    """Lesion groups: {image id: lesion id}, sorted; UserError for a double or empty row."""
+    """Lesion groups: {image id: lesion id}, sorted; UserError for a repeated or empty row."""
     groups: dict[str, str] = {}
     wrong = []
     for row in _read_table(file, ("image", "lesion_id")):
@@ -144,14 +144,16 @@ def read_groups(file: Path) -> dict[str, str]:
             wrong.append(f"{image_id} ({lesion or 'nothing'})")
         groups[image_id] = lesion
     if wrong:
-        raise UserError(f"{file}: one row with a lesion_id per image; mend {listed(wrong)}.")
+        raise UserError(
+            f"{file}: expected one row with a lesion_id per image; fix {listed(wrong)}."
+        )
     return dict(sorted(groups.items()))
 
 
 def _read_table(file: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """Rows of a comma-separated table that must have `columns`; names and values stripped.
+    """Rows of a comma-separated table that must have `columns`; names and values are stripped.
 
-    A byte-order mark and any ends of lines are allowed, and so are further columns.
+    A byte-order mark, any kind of line ends and further columns are allowed.
     """
     if not file.is_file():
         raise UserError(f"{file}: there is no such file. It is part of the ISIC 2018 release.")
@@ -163,11 +165,11 @@ def _read_table(file: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     try:
         lines = [(reader.line_num, line) for line in reader if line]
     except csv.Error as error:
-        raise UserError(f"{file}, line {reader.line_num}: {error}. Mend that line.") from None
+        raise UserError(f"{file}, line {reader.line_num}: {error}. Fix that line.") from None
     header = [name.strip() for name in (lines[0][1] if lines else ["nothing"])]
     if any(header.count(name) != 1 for name in columns):
         missing = [name for name in columns if name not in header]
-        problem = f"it lacks {', '.join(missing)}" if missing else "one of them stands there twice"
+        problem = f"it lacks {', '.join(missing)}" if missing else "it names one of them twice"
         raise UserError(
             f"{file}: the first line must name {', '.join(columns)}, separated by commas; "
             f"{problem} (found: {listed(header)})."
@@ -177,7 +179,7 @@ def _read_table(file: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     ]
     if wrong:
         raise UserError(
-            f"{file}: each line must have {len(header)} values, as the first one; mend "
+            f"{file}: each line must have {len(header)} values, as the first one has; fix "
             f"{listed(wrong)}."
         )
     where = [(name, header.index(name)) for name in columns]

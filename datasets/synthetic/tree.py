@@ -1,4 +1,4 @@
-"""Writes the planned pictures and tables into a data folder that holds nothing but drawn ones.
+"""Writes the planned pictures and tables into a data folder that holds only drawn data.
 
 Enters: a data folder, counts and a seed. Leaves: JPEG images (RGB), masks (8-bit, mode L, 0/255),
 tables, and the marker that says with which settings they were drawn.
@@ -16,7 +16,7 @@ from misc_utils.errors import UserError
 from misc_utils.files import partial_file
 
 MARKER = "SYNTHETIC.txt"  # beside the drawn folders: the settings, and every file drawn
-FORMAT = 1  # raise it whenever the same settings come to give other pictures
+FORMAT = 1  # raise it when a change to the code changes the pictures of the same settings
 
 
 def draw_dataset(
@@ -27,10 +27,10 @@ def draw_dataset(
     shorter_side: tuple[int, int] = (240, 420),
     seed: int = 0,
 ) -> None:
-    """Draw Tasks 1 and 3 with training, validation and test sets; files that are there stay.
+    """Draw Tasks 1 and 3 with training, validation and test sets; existing files are kept.
 
     Args:
-        data_dir: folder that gets the `ISIC2018_*` folders; made if need be.
+        data_dir: folder that gets the `ISIC2018_*` folders; created if it is missing.
         lesions: lesions in each training set. Task 1 shows each once, a third of those of Task 3
             have two or three photographs. From 100 on every class has at least eight lesions.
         test_lesions: images in each validation and each test set, one per lesion.
@@ -38,13 +38,14 @@ def draw_dataset(
         seed: the same settings and seed give the same files.
 
     Raises:
-        UserError when data_dir holds ISIC2018 folders that were not drawn, or drawn otherwise.
+        UserError when data_dir holds ISIC2018 folders that were not drawn, or drawn with other
+        settings.
     """
     if min(lesions, test_lesions) < 1 or not 32 <= shorter_side[0] <= shorter_side[1]:
         raise ValueError("at least one lesion per set and 32 pixels per side are needed")
     plan = plan_photographs(lesions, test_lesions, seed)
     texts = plan_texts(plan)
-    photographs = [photograph for _, _, some in plan for photograph in some]
+    photographs = [photograph for _, _, in_set in plan for photograph in in_set]
     settings = {
         "format": FORMAT,
         "lesions": lesions,
@@ -70,14 +71,14 @@ def _claim(data_dir: Path, settings: dict[str, object], files: list[Path]) -> No
         found = sorted(path.name for path in data_dir.glob("ISIC2018_*"))
         if found:
             raise UserError(
-                f"{data_dir}: {found[0]} is there and was not drawn by this program ({MARKER} "
-                f"is missing). Name another folder: drawn and released data are never mixed."
+                f"{data_dir}: {found[0]} exists and was not drawn by this program ({MARKER} is "
+                f"missing). Choose another folder: drawn and released data are never mixed."
             )
         _write(file, marker.encode())
     elif file.read_text(encoding="utf-8") != marker:
         raise UserError(
-            f"{file}: other settings, or an older version, drew the data that lies here. Delete "
-            f"this file and the drawn folders it lists, or name another folder."
+            f"{file}: the data here was drawn with other settings or an older version. Delete "
+            f"this file and the drawn folders it lists, or choose another folder."
         )
 
 
@@ -100,7 +101,7 @@ def _write_photograph(
 
 
 def _write(file: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all, in a folder that is created if it is missing."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with partial_file(file, durable=False) as partial:
         partial.write_bytes(content)

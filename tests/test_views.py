@@ -1,0 +1,56 @@
+import json
+
+import numpy as np
+import pytest
+from drawn_results import MADE_BY
+from PIL import Image
+
+from datasets import ISIC2018, lesion_crops
+from datasets.lesion_crops import CropRow
+from misc_utils import provenance
+
+IMAGE = "ISIC_0000001"
+
+
+@pytest.fixture
+def crops(tmp_path):
+    """One image, 60 x 80 pixels of noise, and a box of 25 pixels cut out of it."""
+    folder = tmp_path / "ISIC2018_Task3_Test_Input"
+    folder.mkdir()
+    picture = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
+    Image.fromarray(picture).save(folder / f"{IMAGE}.png")
+    name = lesion_crops.crop_folder(3, "test")
+    (tmp_path / name).mkdir()
+    lesion_crops.write_crop(tmp_path / name, IMAGE, picture[20:30, 20:45])
+    lesion_crops.write_crops_table(tmp_path / name, [CropRow(IMAGE, 20, 20, 10, 25, 60, 80, 100)])
+    provenance.write_record(tmp_path, name, MADE_BY, complete=True)
+    return picture, lesion_crops.load_crops(tmp_path, name)
+
+
+@pytest.mark.parametrize(
+    ("view", "margin", "part"),
+    [
+        ("box", 0.1, np.s_[17:33, 17:48]),  # 2.5 pixels of margin, rounded up as for crops
+        ("box", 0.0, np.s_[20:30, 20:45]),
+        ("crop", 0.1, np.s_[20:30, 20:45]),
+    ],
+)
+def test_what_a_view_shows(tmp_path, crops, view, margin, part):
+    picture, crops = crops
+    cached = ISIC2018.load_view(tmp_path, "test", 32, view, crops, margin)
+    expected = ISIC2018.resize(np.ascontiguousarray(picture[part]), 32)
+    np.testing.assert_array_equal(cached.array[0], expected)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.1])
+def test_boxes_that_were_rounded_otherwise_are_cut_again(tmp_path, crops, margin, caplog):
+    _, crops = crops
+    first = ISIC2018.load_view(tmp_path, "test", 32, "box", crops, margin)
+    manifest = tmp_path / "cache" / "task3_test_box_32.json"
+    content = json.loads(manifest.read_text())
+    old = f"{crops.fingerprint} margin {margin}"  # as it was before halves were rounded up
+    manifest.write_text(json.dumps(content | {"made_from": old}))
+    caplog.set_level("INFO")
+    again = ISIC2018.load_view(tmp_path, "test", 32, "box", crops, margin)
+    assert again.fingerprint == first.fingerprint
+    assert ("building it" in caplog.text) == (margin > 0)
