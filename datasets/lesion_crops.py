@@ -21,8 +21,9 @@ from misc_utils import provenance
 from misc_utils.errors import UserError
 from misc_utils.files import partial_file
 from misc_utils.journal import Journal
-from misc_utils.messages import counted
+from misc_utils.messages import command, counted
 
+SCRIPT = "seg_predict.py"  # makes crops
 EDGES = {"hard": "", "feather": "_feather"}  # edge of a crop -> ending of its folder's name
 
 
@@ -102,25 +103,27 @@ def write_crops_table(folder: Path, rows: Sequence[CropRow]) -> Path:
     return file
 
 
-def load_crops(submissions: Path, name: str) -> Crops:
+def load_crops(submissions: Path, name: str, flags: Sequence[str] = ()) -> Crops:
     """The crops in the folder `name` (from crop_folder).
 
-    Raises UserError, with the command that makes them, unless all crops exist and are finished.
+    Raises UserError, with the command that makes them, unless all crops exist and are finished;
+    `flags` are what that command is to have besides task and set.
     """
     match = re.fullmatch(rf"task([13])_({'|'.join(SETS)})_crops(_feather)?", name)
     if not match:
         raise ValueError(f"{name!r} is not the name of a folder of crops")
-    command = f"python3 runs/seg_predict.py --task {match[1]} --pred-set {match[2]}"
-    command += " --edge feather" if match[3] else ""
+    edge = ("--edge", "feather") if match[3] else ()
+    which = ("--task", match[1], "--pred-set", match[2], *edge, *flags)
+    make, make_again = command(SCRIPT, *which), command(SCRIPT, *which, "--overwrite")
     folder, record = submissions / name, provenance.record_of(submissions, name)
     file = folder / "crops.csv"
     for needed in (folder, record, file):
         if not needed.exists():
-            raise UserError(f"{needed} does not exist. Make the crops: {command}")
+            raise UserError(f"{needed} does not exist. Make the crops: {make}")
     content = provenance.read_record(record)
     if not content["complete"]:
-        raise UserError(f"{record}: not all crops were made. Make the others: {command}")
-    again = f"Make the crops again: {command} --overwrite"
+        raise UserError(f"{record}: not all crops were made. Make the others: {make}")
+    again = f"Make the crops again: {make_again}"
     table = _read_crops_table(file, again)
     format = content["made_by"].get("settings", {}).get("format", "png")
     if format not in FORMATS:
@@ -132,7 +135,7 @@ def load_crops(submissions: Path, name: str) -> Crops:
     there = set(folder.iterdir())
     missing = {image_id for image_id, file in files.items() if file not in there}
     if missing:
-        raise UserError(f"{folder}: no crop of {counted(missing)}. Make them again: {command}")
+        raise UserError(f"{folder}: no crop of {counted(missing)}. Make them again: {make}")
     made_by = _without_lossless_format(content["made_by"])
     text = json.dumps(made_by, sort_keys=True).encode()
     fingerprint = hashlib.sha256(file.read_bytes() + b"\n" + text).hexdigest()
@@ -176,16 +179,18 @@ def _without_lossless_format(made_by: dict) -> dict:
     return made_by | {"settings": {k: v for k, v in settings.items() if k != "format"}}
 
 
-def load_view_crops(submissions: Path, images: str, lesion_view: str) -> Crops | None:
+def load_view_crops(
+    submissions: Path, images: str, lesion_view: str, flags: Sequence[str] = ()
+) -> Crops | None:
     """The crops of a Task 3 set that a view needs; None for `whole`.
 
     `feather` needs those with a soft edge; `box` needs the boxes and `crop` the pictures of those
-    with a hard edge. Errors as in load_crops.
+    with a hard edge. Errors and `flags` as in load_crops.
     """
     if lesion_view == "whole":
         return None
     edge = "feather" if lesion_view == "feather" else "hard"
-    return load_crops(submissions, crop_folder(3, images, edge))
+    return load_crops(submissions, crop_folder(3, images, edge), flags)
 
 
 def note_image(journal: Journal, file: Path, digest: str, row: CropRow) -> None:

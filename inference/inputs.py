@@ -29,12 +29,18 @@ def segmenter_inputs(data_dir: Path, ensemble: Ensemble, task: int, images: str)
 
 
 def classifier_inputs(
-    data_dir: Path, submissions: Path, ensemble: Ensemble, images: str, needed: Sequence[str]
+    data_dir: Path,
+    submissions: Path,
+    ensemble: Ensemble,
+    images: str,
+    needed: Sequence[str],
+    limit: int | None = None,
 ) -> tuple[Inputs, dict[str, Path]]:
     """Task 3 images of the set `images` as each run sees them, and the crops some of them are.
 
     Raises UserError when crops are missing for images that are `needed`, were made otherwise than
-    those trained with, or when training images are others than trained with.
+    those trained with, or when training images are others than trained with. `limit` is named in
+    the command that makes missing crops.
     """
     inputs, crop_files = {}, {}
     for member in ensemble.members:
@@ -42,7 +48,8 @@ def classifier_inputs(
             run_folder.shared_setting(member, key)
             for key in ("lesion_view", "box_margin", "image_size")
         )
-        crops = lesion_crops.load_view_crops(submissions, images, view)
+        flags = run_folder.segmenter_flags(ensemble.folder.parent, limit)
+        crops = lesion_crops.load_view_crops(submissions, images, view, flags)
         run_folder.check_same_crops(member, crops.maker if crops else None)
         seen = ISIC2018.load_view(data_dir, images, size, view, crops, margin, needed=needed)
         inputs |= {run.name: seen for run in member}

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
@@ -21,6 +22,13 @@ import tyro
 from misc_utils import signals
 from misc_utils.errors import UserError
 from misc_utils.files import explained
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+REQUIREMENTS = {  # backend -> what installs it
+    "tensorflow": REPOSITORY / "requirements.txt",
+    "jax": REPOSITORY / "requirements-jax.txt",
+    "torch": REPOSITORY / "requirements-torch.txt",
+}
 
 # Types of settings that several scripts share, as their help shows them
 Folds = Annotated[tuple[int, ...] | Literal["all"], tyro.conf.arg(metavar="all|0 1 2")]
@@ -43,6 +51,7 @@ RANGES = {
     "plateau_patience": (0, MOST),
     "dropout": (0, 0.99),
     "box_margin": (0, 10),
+    "margin": (0, 10),
     "seed": (0, 2**32 - 1),
 }
 
@@ -100,9 +109,19 @@ def import_keras() -> None:
     """Import keras without the messages its backend prints at start.
 
     `run` calls it, except for scripts that do not always need Keras; those call it when they do.
+    UserError when the backend is unknown or not installed.
     """
-    with _silence():
-        importlib.import_module("keras")
+    try:
+        with _silence():
+            importlib.import_module("keras")
+    except (ImportError, ValueError) as error:  # ValueError: Keras does not know the backend
+        named = os.environ.get("KERAS_BACKEND", "the default")
+        file = REQUIREMENTS.get(getattr(error, "name", None) or named)
+        install = f"Run `{sys.executable} -m pip install -r {file}`, or set" if file else "Set"
+        raise UserError(
+            f"Keras cannot be loaded with the backend {named} ({error}). {install} KERAS_BACKEND "
+            f"to {', '.join(REQUIREMENTS)}, whichever is installed."
+        ) from None
 
 
 @contextlib.contextmanager

@@ -51,7 +51,9 @@ def main(settings: Settings) -> None:
     data_dir, submissions, images = paths.data_dir(), paths.submissions_dir(), settings.pred_set
     originals = ISIC2018.list_originals(data_dir, 3, images)
     image_ids = ISIC2018.limited(data_dir, 3, images, list(originals), settings.limit)
-    inputs, crops = classifier_inputs(data_dir, submissions, runs, images, needed=image_ids)
+    inputs, crops = classifier_inputs(
+        data_dir, submissions, runs, images, needed=image_ids, limit=settings.limit
+    )
     own_set = images == "training"
     lesions = ISIC2018.load_lesions(data_dir, list(originals)) if own_set else None
     assignment = ensemble.assign_runs(runs, image_ids, own_set, lesions)

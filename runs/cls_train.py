@@ -70,6 +70,7 @@ def train(plan) -> None:
     from models.losses import class_weights, classification_loss
     from models.metrics import classification_metrics
     from reports import figures
+    from training import run_folder
     from training.loop import TrainingData, train_folds
 
     settings: Settings = plan.settings
@@ -81,7 +82,10 @@ def train(plan) -> None:
     lesions = ISIC2018.load_lesions(data_dir, image_ids)
     limited = limit_labels(labels, settings.limit)
     folds = split_lesions(limited, lesions, settings.num_folds, settings.seed)
-    crops = lesion_crops.load_view_crops(paths.submissions_dir(), "training", settings.lesion_view)
+    flags = run_folder.segmenter_flags(plan.model_data, settings.limit)
+    crops = lesion_crops.load_view_crops(
+        paths.submissions_dir(), "training", settings.lesion_view, flags
+    )
     images = ISIC2018.load_view(
         data_dir,
         "training",

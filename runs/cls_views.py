@@ -37,12 +37,14 @@ class Settings:
 
 def main(settings: Settings) -> dict[str, float]:
     from datasets import lesion_crops
+    from training import run_folder
     from training.loop import plan_folds
 
     # 1 what there is: crops for every view, and no earlier training with other settings
     plans = {}
     for view in settings.views:
-        lesion_crops.load_view_crops(paths.submissions_dir(), "training", view)
+        flags = run_folder.segmenter_flags(paths.model_data_dir(), settings.train.limit)
+        lesion_crops.load_view_crops(paths.submissions_dir(), "training", view, flags)
         version = f"{settings.train.version}-{view}"
         view_settings = replace(settings.train, version=version, lesion_view=view)
         plans[view] = plan_folds(paths.model_data_dir(), 3, view_settings)

@@ -11,6 +11,8 @@ import pytest
 
 from misc_utils import command_line
 
+ROOT = Path(__file__).resolve().parents[1]
+
 REPOSITORY = Path(__file__).parents[1]
 SCRIPTS = [
     "runs/seg_train.py",
@@ -100,3 +102,28 @@ def test_an_error_within_the_silence_is_heard(capfd):
         subprocess.run([sys.executable, "-c", "import sys; sys.stderr.write('the cause')"])
         raise RuntimeError
     assert "the cause" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("backend", "fix"),
+    [
+        ("theano", "Set KERAS_BACKEND to tensorflow, jax, torch"),
+        (None, "requirements-torch.txt`, or"),
+    ],
+)
+def test_a_backend_that_cannot_be_had_is_one_line(backend, fix, tmp_path):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("raise ModuleNotFoundError(name='torch')")
+    code = "from misc_utils import command_line; command_line.import_keras()"
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]\n{code}",
+        ],
+        env=os.environ | {"KERAS_BACKEND": backend or "torch"},
+        capture_output=True,
+        text=True,
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 1 and "UserError: Keras cannot be loaded" in last and fix in last

@@ -231,7 +231,7 @@ def test_missing_or_unfinished_crops_name_the_command(tmp_path):
     def refused(task=3, images="test"):
         with pytest.raises(UserError) as error:
             lesion_crops.load_crops(tmp_path, lesion_crops.crop_folder(task, images))
-        assert f"python3 runs/seg_predict.py --task {task} --pred-set {images}" in str(error.value)
+        assert f"runs/seg_predict.py --task {task} --pred-set {images}" in str(error.value)
         return str(error.value)
 
     assert "task1_validation_crops does not exist" in refused(1, "validation")

@@ -20,6 +20,7 @@ from datasets.cache import Cached
 from datasets.folds import check_fold_numbers
 from misc_utils import command_line
 from misc_utils.messages import command
+from models.backbones import check_image_size
 from models.precision import use_precision
 from models.trained import logits_of
 from models.weights import load_weights
@@ -87,9 +88,10 @@ class TrainedFold:
 def plan_folds(model_data: Path, task: int, settings: Any) -> Plan:
     """Check the settings against earlier runs, before any data is read.
 
-    Raises UserError when a fold does not exist, or when earlier runs of this name had other
-    settings (unless they are overwritten).
+    Raises UserError when a fold does not exist, when the backbone does not take the image size, or
+    when earlier runs of this name had other settings (unless they are overwritten).
     """
+    check_image_size(settings.backbone, settings.image_size)
     k_folds = check_fold_numbers(settings.folds, settings.num_folds)
     as_dict, overwrite = asdict(settings), settings.overwrite
     claim.check_settings(model_data, task, as_dict, k_folds, overwrite)

@@ -222,6 +222,13 @@ def find_runs(
     return [trained[k] for k in sorted(trained if k_folds is None else set(k_folds))]
 
 
+def segmenter_flags(model_data: Path, limit: int | None) -> list[str]:
+    """Flags for seg_predict.py: a segmentation that has been trained, if any, and the limit."""
+    trained = [run for run in list_runs(model_data, 1) if run.weights.exists()]
+    flags = ["--backbone", trained[0].backbone, "--version", trained[0].version] if trained else []
+    return flags + (["--limit", str(limit)] if limit else [])
+
+
 def shared_setting(runs: Sequence[Run], key: str):
     """The setting `key`, which all `runs` must share; UserError naming the runs that differ."""
     values = {run.name: run.settings[key] for run in runs}

@@ -176,11 +176,10 @@ def load_view(
         return load_images(data_dir, 3, images, image_size)
     missing = sorted(set(needed) - set(crops.table.index))
     if missing:
-        edge = " --edge feather" if lesion_view == "feather" else ""
         raise UserError(
-            f"{crops.folder / 'crops.csv'} lacks {listed(missing)}. Make the crops of all images "
-            f"(`python3 runs/seg_predict.py --task 3 --pred-set {images}{edge} --overwrite`), or "
-            f"give the same --limit here as when the crops were made."
+            f"{crops.folder / 'crops.csv'} lacks {listed(missing)}. Make the crops of all images: "
+            f"repeat the seg_predict.py command that made them, without --limit and with "
+            f"--overwrite. Or give the same --limit here as there."
         )
     released = list_originals(data_dir, 3, images)
     sources = {
