@@ -48,10 +48,10 @@ def widen(box: Box, margin: float, height: int, width: int) -> Box:
     """A box with a margin on all four sides, as far as the image (height x width pixels) reaches.
 
     `margin` is a fraction of the box's longer side; the pixels it gives are rounded to the nearest
-    number, halves up. UserError: it is negative or NaN.
+    number, halves to the even one, as boxes in caches were. UserError: it is negative or NaN.
     """
     _check_margin(margin)
-    extra = int(margin * max(box.height, box.width) + 0.5)
+    extra = round(margin * max(box.height, box.width))
     top, left = max(box.top - extra, 0), max(box.left - extra, 0)
     end_row = min(box.top + box.height + extra, height)
     end_column = min(box.left + box.width + extra, width)

@@ -52,7 +52,7 @@ def load_weights(model: keras.Model, path: Path | str) -> None:
         values = _read(bare, path)
         if values is None or len(values) != len(found):
             _compare(path, model, expected=_expected_layout(bare), found=found)
-            raise ValueError("a tensor holds something other than numbers")
+            raise ValueError("Keras could not set every tensor")
     except (OSError, KeyError, RuntimeError, ValueError) as error:
         raise UserError(
             f"{path}: cannot be read as a weight file (HDF5, {SUFFIX}): {error}. It may be cut off"

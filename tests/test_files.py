@@ -70,6 +70,7 @@ def test_other_errors_stay_what_they_are(tmp_path):
             raise OSError("not a whole picture")
     assert files.explained(ValueError("x")) is None
     assert files.explained(OSError(errno.ENOENT, "not there", "a")) is None
+    assert files.explained(OSError(errno.ENOSPC, "no file is named")) is None
 
 
 def test_a_disk_without_room_is_seen_before_the_array_is_mapped(tmp_path, monkeypatch):

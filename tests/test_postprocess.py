@@ -238,14 +238,15 @@ def test_the_margin_is_a_fraction_of_the_longer_side():
     mask = rectangle(Box(6, 8, 4, 10))
     assert bounding_box(mask, 0.1) == Box(5, 7, 6, 12)
     assert bounding_box(mask, 0.24) == Box(4, 6, 8, 14)  # 2.4 pixels: 2
-    assert bounding_box(mask, 0.25) == Box(3, 5, 10, 16)  # 2.5 pixels: 3
+    assert bounding_box(mask, 0.25) == Box(4, 6, 8, 14)  # 2.5 pixels: 2
+    assert bounding_box(mask, 0.35) == Box(2, 4, 12, 18)  # 3.5 pixels: 4
 
 
-def test_half_a_pixel_of_margin_is_rounded_up():
+def test_half_a_pixel_of_margin_is_rounded_to_even_for_crops_and_boxes():
     mask = np.zeros((60, 70), np.uint8)
     mask[20:30, 20:45] = 1  # 25 pixels wide: 2.5 of margin
-    assert bounding_box(mask, 0.1) == Box(17, 17, 16, 31)
-    assert widen(bounding_box(mask), 0.1, 60, 70) == Box(17, 17, 16, 31)
+    assert bounding_box(mask, 0.1) == Box(18, 18, 14, 29)
+    assert widen(bounding_box(mask), 0.1, 60, 70) == Box(18, 18, 14, 29)
     assert widen(Box(0, 50, 58, 20), 0.1, 60, 70) == Box(0, 44, 60, 26)  # the image ends it
     for margin in (-0.1, float("nan")):
         with pytest.raises(UserError, match="margin is a fraction"):

@@ -174,6 +174,22 @@ def test_missing_extra_and_misshapen_tensors_are_named_and_nothing_is_set(tmp_pa
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_file_without_tensors_is_refused(tmp_path):
+    path = tmp_path / "run.weights.h5"
+    h5py.File(path, "w").close()
+    with pytest.raises(UserError, match="6 tensors missing"):
+        load_weights(small(), path)
+
+
+def test_a_weight_that_keras_skips_is_noticed(tmp_path, monkeypatch):
+    """It skips the layers of a nested list without an error where the file has none of them."""
+    path = tmp_path / "run.weights.h5"
+    save_weights(small(), path)
+    monkeypatch.setattr(keras.Model, "load_weights", lambda self, path: None)
+    with pytest.raises(UserError, match="cannot be read"):
+        load_weights(small(), path)
+
+
 def test_keras_alone_would_take_a_file_with_an_extra_layer(tmp_path):
     """The reason for our own check: if this fails one day, Keras has become strict."""
     save_weights(randomise(small(extra=True)), tmp_path / "run.weights.h5")

@@ -174,17 +174,10 @@ def load_view(
     """
     if lesion_view == "whole":
         return load_images(data_dir, 3, images, image_size)
-    missing = sorted(set(needed) - set(crops.table.index))
-    if missing:
-        raise UserError(
-            f"{crops.folder / 'crops.csv'} lacks {listed(missing)}. Make the crops of all images: "
-            f"repeat the seg_predict.py command that made them, without --limit and with "
-            f"--overwrite. Or give the same --limit here as there."
-        )
+    _check_crops(crops, needed)
     released = list_originals(data_dir, 3, images)
-    sources = {
-        image_id: released[image_id] for image_id in crops.table.index if image_id in released
-    }
+    files = released if lesion_view == "box" else crops.files
+    sources = {i: files[i] for i in crops.table.index if i in released}
     name, shape = f"task3_{images}_{lesion_view}_{image_size}", (image_size, image_size, 3)
     boxes = crops.table[["top", "left", "height", "width"]].to_dict("index")
 
@@ -194,12 +187,19 @@ def load_view(
             image = cut_box(image, widen(Box(**boxes[image_id]), margin, height, width))
         return resize(image, image_size), height, width
 
-    if lesion_view != "box":
-        sources = {image_id: crops.files[image_id] for image_id in sources}
     made_from = f"{crops.fingerprint} margin {margin if lesion_view == 'box' else 0}"
-    if lesion_view == "box" and margin:
-        made_from += " rounded half up"  # arrays without these words rounded half to even
     return load_or_build(data_dir / "cache", name, sources, read, shape, made_from)
+
+
+def _check_crops(crops: Crops, needed: Sequence[str]) -> None:
+    """UserError unless every image of `needed` has a crop."""
+    missing = sorted(set(needed) - set(crops.table.index))
+    if missing:
+        raise UserError(
+            f"{crops.folder / 'crops.csv'} lacks {listed(missing)}. Make the crops of all images: "
+            f"repeat the seg_predict.py command that made them, without --limit and with "
+            f"--overwrite. Or give the same --limit here as there."
+        )
 
 
 def limited(

@@ -38,8 +38,7 @@ def draw_dataset(
         seed: the same settings and seed give the same files.
 
     Raises:
-        UserError when data_dir holds ISIC2018 folders that were not drawn, or drawn with other
-        settings.
+        UserError when data_dir holds ISIC2018 folders not drawn, or drawn with other settings.
     """
     if min(lesions, test_lesions) < 1 or not 32 <= shorter_side[0] <= shorter_side[1]:
         raise ValueError("at least one lesion per set and 32 pixels per side are needed")
