@@ -5,7 +5,7 @@ the true classes int (N,). Leaves: a temperature, weights of members and of clas
 calibration.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ TEMPERATURES = (0.05, 20.0)
 BINS = 15
 STEPS = 2.0 ** np.arange(-2, 2.01, 0.25)  # factors that a decision weight is tried with
 ROUNDS = 3
+PARTS = 5  # of an only fold, so that values are scored on images they were not fitted on
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,18 +86,21 @@ def calibration_error(truth: np.ndarray, probability: np.ndarray, bins: int = BI
 
 
 def reliability(truth: np.ndarray, probability: np.ndarray, bins: int = BINS) -> pd.DataFrame:
-    """How often the decided class is right, by how sure the net is.
+    """How often the decision is right, by the confidence it was made with (Guo et al. 2017).
+
+    The confidence is the largest probability of a row; where two classes share it the decision is
+    wrong, as it is to the organisers' scorer. Bin k of K holds confidences in (k/K, (k + 1)/K].
 
     Returns:
-        DataFrame with a row for each of `bins` equal parts of 0..1 that holds an image: mean
-        confidence (largest probability), accuracy, number of images.
+        DataFrame with a row for each bin that holds an image: `part`, its number from 0; mean
+        confidence, accuracy, number of images.
     """
     confidence = probability.max(axis=1)
-    right = probability.argmax(axis=1) == truth
+    right = decide(probability) == truth
     part = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     table = pd.DataFrame({"part": part, "confidence": confidence, "accuracy": right, "images": 1})
     how = {"confidence": "mean", "accuracy": "mean", "images": "sum"}
-    return table.groupby("part").agg(how).reset_index(drop=True)
+    return table.groupby("part").agg(how).reset_index()
 
 
 def fit_decision_weights(truth: np.ndarray, probability: np.ndarray) -> np.ndarray:
@@ -132,6 +136,20 @@ def reweigh(probability: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Probabilities (N, C) times a factor per class, each row summing to 1 again."""
     scaled = probability * np.asarray(weights)
     return scaled / scaled.sum(axis=1, keepdims=True)
+
+
+def parts_of(folds: Sequence[int], groups: Sequence[str], seed: int = 0) -> np.ndarray:
+    """The parts that values are fitted without: the folds, or PARTS of an only fold; int (N,).
+
+    Args:
+        folds: of each image.
+        groups: of each image what no part may split: its lesion, or the image itself.
+        seed: of the split of an only fold.
+    """
+    if len(set(folds)) > 1:
+        return np.asarray(folds, dtype=int)
+    group = pd.factorize(np.asarray(groups), sort=True)[0]
+    return (np.random.default_rng(seed).permutation(group.max() + 1) % PARTS)[group]
 
 
 def nested(

@@ -4,7 +4,6 @@ Enters: a row per image (lesion, fold, truth, probabilities), and the members' l
 (M, N, C). Leaves: overall scores and scores of each class, with intervals by lesion.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +12,6 @@ import pandas as pd
 from evaluation import bootstrap, calibration
 from evaluation.class_scoring import ClassScores, score_classes
 
-PARTS = 5  # an only fold is cut into, to calibrate on other images than those it is scored on
 NOT_CLASSES = ("lesion", "fold", "truth")
 
 
@@ -46,7 +44,6 @@ def score(
     table: pd.DataFrame,
     truth: np.ndarray,
     log_probability: np.ndarray,
-    chosen: Mapping | None,
     calibrate: bool,
 ) -> Scored:
     """Score the probabilities of a table, with intervals by lesion.
@@ -55,7 +52,6 @@ def score(
         table: index image; columns lesion, fold, truth and one per class.
         truth: int (N,).
         log_probability: (M, N, C), of each member of the ensemble.
-        chosen: what cls_tune chose, where it is in force.
         calibrate: also fit a temperature, for each fold on the other folds.
     """
     classes = tuple(name for name in table.columns if name not in NOT_CLASSES)
@@ -63,7 +59,7 @@ def score(
     weights = bootstrap.resample(table["lesion"].tolist())
     overall, per_class = bootstrap.class_tables(truth, probability, weights, classes)
     calibrated, columns = None, {}
-    parts = parts_of(table) if calibrate else np.zeros(0)
+    parts = calibration.parts_of(table["fold"], table["lesion"]) if calibrate else np.zeros(0)
     if len(np.unique(parts)) > 1:  # one lesion alone has no others to calibrate on
         calibrated = calibration.nested(
             parts,
@@ -100,14 +96,6 @@ def _with_likelihood(
     }
     more = pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
     return pd.concat([overall, more])
-
-
-def parts_of(table: pd.DataFrame, seed: int = 0) -> np.ndarray:
-    """The folds, int (N,); where there is only one, parts of it that no lesion crosses."""
-    if table["fold"].nunique() > 1:
-        return table["fold"].to_numpy().astype(int)
-    lesion = pd.factorize(table["lesion"], sort=True)[0]
-    return (np.random.default_rng(seed).permutation(lesion.max() + 1) % PARTS)[lesion]
 
 
 def _number(value: float) -> float | None:

@@ -1,10 +1,10 @@
 """The challenge's measures of masks by the organisers' rules (isic-challenge-scoring 5.6.0).
 
-Enters: a truth and a prediction at original size, uint8 (H, W) or bool; or for each image id its
-logits float (S, S, 1) and its truth. Leaves: scores 0..1, of many images as a table.
+Enters: a truth and a prediction at original size, uint8 (H, W) or bool; or for
+many image ids functions that give both. Leaves: scores 0..1, of many images as a table.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,7 +12,6 @@ import pandas as pd
 from tqdm import tqdm
 
 from datasets.challenge import JACCARD_THRESHOLD
-from inference.postprocess import PostProcessing, mask_of
 
 MASK_MEASURES = (
     "accuracy",
@@ -22,6 +21,8 @@ MASK_MEASURES = (
     "jaccard",
     "threshold_jaccard",
 )
+# image id, height, width -> predicted mask uint8 {0, 255} of that size
+MaskFor = Callable[[str, int, int], np.ndarray]
 FOREGROUND_ABOVE = 128  # a grey value must be greater, so that 128 itself is background
 
 
@@ -73,34 +74,39 @@ def _ratio(part: int, whole: int) -> float:
     return float(part / whole) if whole else 1.0
 
 
-def score_maps(
+def score_masks(
     image_ids: Sequence[str],
-    logits_of: Callable[[str], np.ndarray],
     truth_of: Callable[[str], np.ndarray],
-    rules: PostProcessing,
+    mask_for: Mapping[str, MaskFor],
     described: str | None = None,
-) -> pd.DataFrame:
-    """Score every image at the size of its truth, in threads; only some are in memory at a time.
+) -> dict[str, pd.DataFrame]:
+    """Score the masks of every image by one or several rules, in threads.
+
+    Each truth is read once, and only some are in memory at a time.
 
     Args:
         image_ids: N images.
-        logits_of: image id -> float (S, S, 1).
         truth_of: image id -> bool (H, W).
-        rules: how a map becomes a mask.
+        mask_for: {name of a rule: see MaskFor}.
         described: a progress bar with this text; None shows none.
 
     Returns:
-        DataFrame indexed by image, in the given order: the measures of score_mask and
-        `lesion_share`, the lesion's part of the image, 0..1.
+        {name: DataFrame indexed by image, in the given order}: the measures of score_mask and
+        `lesion_share`, the lesion's part of the image by its truth, 0..1.
     """
 
-    def score(image_id: str) -> dict[str, float]:
+    def score(image_id: str) -> list[dict[str, float]]:
         truth = truth_of(image_id)
-        mask = mask_of(logits_of(image_id), *truth.shape, rules)
-        return score_mask(truth, mask > 0) | {"lesion_share": float(truth.mean())}
+        share = {"lesion_share": float(truth.mean())}
+        masks = (rule(image_id, *truth.shape) for rule in mask_for.values())
+        return [score_mask(truth, mask > 0) | share for mask in masks]
 
     with ThreadPoolExecutor() as threads:
         rows = threads.map(score, image_ids)
         bar = {"desc": described, "unit": "image", "disable": described is None}
         done = list(tqdm(rows, total=len(image_ids), **bar))
-    return pd.DataFrame(done, index=pd.Index(image_ids, name="image"))
+    index = pd.Index(image_ids, name="image")
+    return {
+        name: pd.DataFrame(list(scores), index=index)
+        for name, scores in zip(mask_for, zip(*done, strict=True), strict=True)
+    }

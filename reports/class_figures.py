@@ -11,11 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import auc, roc_curve
 
+from evaluation.calibration import BINS, reliability
 from reports.figures import build_confusion
 from reports.pages import format_score
 from reports.score_figures import BLUE, MUTED, ORANGE, WIDTH, build_axes, chart, colours
-
-BINS = 15  # of the reliability diagram
 
 
 @chart
@@ -57,7 +56,7 @@ def draw_roc(truth: np.ndarray, probability: np.ndarray, classes: Sequence[str])
 def draw_reliability(
     truth: np.ndarray, probability: np.ndarray, calibrated: np.ndarray | None = None
 ) -> bytes:
-    """How often the net is right when it is so sure: confidence against accuracy in 15 bins.
+    """How often the net is right at each confidence; see calibration.reliability.
 
     Args:
         truth: int (N,), 0..C-1.
@@ -73,32 +72,20 @@ def draw_reliability(
     styles = ((BLUE, "o", "solid"), (ORANGE, "s", "dashed"))
     edges = np.linspace(0, 1, BINS + 1)
     for (name, table), (colour, marker, line) in zip(tables.items(), styles, strict=False):
-        confidence, accuracy, count = reliability(truth, table)
+        bins = reliability(truth, table).set_index("part").reindex(range(BINS))
         look = {"color": colour, "linestyle": line}
-        above.plot(confidence, accuracy, marker=marker, markersize=4, label=name, **look)
+        above.plot(
+            bins["confidence"], bins["accuracy"], marker=marker, markersize=4, label=name, **look
+        )
         below.stairs(
-            count, edges, fill=line == "solid", alpha=0.35 if line == "solid" else 1, **look
+            bins["images"].fillna(0),
+            edges,
+            fill=line == "solid",
+            alpha=0.35 if line == "solid" else 1,
+            **look,
         )
     above.legend(loc="upper left")
     above.set(ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.02))
     below.set(xlabel="confidence (largest probability)", ylabel="images")
     below.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     return figure
-
-
-def reliability(
-    truth: np.ndarray, probability: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean confidence, share of right decisions and number of images in each of 15 equal bins.
-
-    An empty bin has nan and nan; a row whose largest value stands twice is undecided, thus wrong.
-    """
-    confidence = probability.max(axis=1)
-    decided_once = (probability == confidence[:, np.newaxis]).sum(axis=1) == 1
-    right = decided_once & (probability.argmax(axis=1) == truth)
-    place = np.clip((confidence * BINS).astype(int), 0, BINS - 1)
-    count = np.bincount(place, minlength=BINS)
-    shown = np.where(count > 0, count, np.nan)
-    sums = (np.bincount(place, weights=some, minlength=BINS) for some in (confidence, right))
-    mean, share = (some / shown for some in sums)
-    return mean, share, count

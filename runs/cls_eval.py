@@ -77,7 +77,7 @@ def main(settings: Settings) -> dict[str, float]:
         },
         index=pd.Index(image_ids, name="image"),
     )
-    scored = class_evaluation.score(table, truth, log_probability, chosen, calibrate=scope.held_out)
+    scored = class_evaluation.score(table, truth, log_probability, calibrate=scope.held_out)
 
     # 4 store and report
     used = asdict(settings) | {"chosen": tuned.to_json(chosen)}

@@ -45,7 +45,7 @@ def main(settings: Settings) -> dict[str, float]:
     to_score = images_to_score(ensemble, "fold", list(folds.index))
     logits = kept_logits.gather_logits(scope, to_score, inputs=None)
     folds = folds.loc[to_score.image_ids]
-    truth, part = folds["label"].to_numpy(), class_evaluation.parts_of(folds)
+    truth, part = folds["label"].to_numpy(), calibration.parts_of(folds["fold"], folds["lesion"])
     if len(np.unique(part)) < 2:
         raise UserError("tuning needs two held-out lesions at least.")
     log_probability = logits.stack(to_score.image_ids)  # (members, images, 7)

@@ -40,7 +40,8 @@ def main(settings: Settings) -> dict[str, float]:
 
     from datasets import ISIC2018
     from datasets.folds import limit_images
-    from evaluation import bootstrap, mask_scoring, scores, tuned
+    from evaluation import bootstrap, scores, tuned
+    from evaluation.mask_scoring import score_masks
     from inference import kept_logits
     from inference.ensemble import images_to_score
     from inference.inputs import segmenter_inputs
@@ -68,13 +69,11 @@ def main(settings: Settings) -> dict[str, float]:
     logits = kept_logits.gather_logits(scope, to_score, inputs, settings.batch_size)
 
     # 3 score
-    table = mask_scoring.score_maps(
-        to_score.image_ids,
-        lambda image_id: logits.blend(image_id, weights),
-        truth.read,
-        rules,
-        f"{ensemble.name}: score",
-    )
+    def mask_for(image_id: str, height: int, width: int) -> np.ndarray:
+        return mask_of(logits.blend(image_id, weights), height, width, rules)
+
+    described = f"{ensemble.name}: score"
+    table = score_masks(to_score.image_ids, truth.read, {"all": mask_for}, described)["all"]
     table.insert(0, "fold", [to_score.fold_of[image_id] for image_id in table.index])
     overall = bootstrap.mask_table(table, bootstrap.resample(to_score.image_ids))
     means = overall["value"].to_dict()
@@ -86,7 +85,7 @@ def main(settings: Settings) -> dict[str, float]:
     originals = ISIC2018.list_originals(data_dir, 1, scope.images_set)
 
     def masks_of(image_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        mask = mask_of(logits.blend(image_id, weights), *images.size_of(image_id), rules)
+        mask = mask_for(image_id, *images.size_of(image_id))
         return ISIC2018.read_original(originals[image_id]), truth.read(image_id), mask
 
     file = eval_report.write_segmentation(

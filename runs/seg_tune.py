@@ -30,19 +30,22 @@ class Settings:
 
 
 def main(settings: Settings) -> dict[str, float]:
+    from collections.abc import Callable
     from dataclasses import replace
+    from functools import cache
 
     import numpy as np
-    import pandas as pd
     from tqdm import tqdm
 
     from datasets import ISIC2018
     from evaluation import bootstrap, tuned
-    from evaluation.mask_scoring import score_maps
+    from evaluation.calibration import parts_of
+    from evaluation.mask_scoring import MaskFor, score_masks
     from evaluation.mask_tuning import Choice, choose, choose_nested, shrunken
     from inference import kept_logits
     from inference.ensemble import images_to_score
     from inference.inputs import segmenter_inputs
+    from inference.postprocess import mask_of
     from inference.scope import find_scope
     from reports import eval_report
 
@@ -54,47 +57,46 @@ def main(settings: Settings) -> dict[str, float]:
     to_score = images_to_score(ensemble, "fold", images.image_ids)
     logits = kept_logits.gather_logits(scope, to_score, inputs=None)
     image_ids = to_score.image_ids
-    part = np.array([to_score.fold_of[image_id] for image_id in image_ids])
-    if len(to_score.folds) < 2:
-        part = np.random.default_rng(settings.seed).permutation(len(image_ids)) % 5
+    fold_of = [to_score.fold_of[image_id] for image_id in image_ids]
+    part = parts_of(fold_of, image_ids, settings.seed)
     if len(np.unique(part)) < 2:
         raise UserError("tuning needs two held-out images at least.")
 
-    def score(choice: Choice, scored_ids, truth_of, described=None) -> pd.DataFrame:
-        def blend(image_id: str) -> np.ndarray:
-            return logits.blend(image_id, choice.weights)
+    def mask_by(choice_of: Callable[[str], Choice]) -> MaskFor:
+        def mask_for(image_id: str, height: int, width: int) -> np.ndarray:
+            choice = choice_of(image_id)
+            return mask_of(logits.blend(image_id, choice.weights), height, width, choice.rules)
 
-        return score_maps(scored_ids, blend, truth_of, choice.rules, described)
+        return mask_for
 
     # 2 search, on all folds and once more without each
-    small_truth_of, remembered = shrunken(truth.read, settings.search_size), {}
+    small_truth_of = shrunken(truth.read, settings.search_size)
     with tqdm(desc="choices compared", unit="choice") as progress:
 
+        @cache
         def quick_score(choice: Choice) -> np.ndarray:
-            if choice not in remembered:
-                table = score(choice, image_ids, small_truth_of)
-                remembered[choice] = table[settings.measure].to_numpy()
-                progress.update()
-            return remembered[choice]
+            progress.update()
+            table = score_masks(image_ids, small_truth_of, {"one": mask_by(lambda _: choice)})[
+                "one"
+            ]
+            return table[settings.measure].to_numpy()
 
         best = choose(quick_score, members)
-        nested = choose_nested(quick_score, members, part)
+        nested = dict(choose_nested(quick_score, members, part))
 
     # 3 what it is worth, at original size
-    weights = bootstrap.resample(image_ids)
-    plain_table = score(Choice((1.0,) * members), image_ids, truth.read, "not tuned")
-    tables = []
-    for name, choice in nested:
-        scored_ids = [image_id for image_id, p in zip(image_ids, part, strict=True) if p == name]
-        tables.append(score(choice, scored_ids, truth.read, f"tuned without part {name}"))
-    nested_table = pd.concat(tables).loc[image_ids]
-    tuned_table = score(best, image_ids, truth.read, "tuned on all")
-    worth = {
-        "not tuned": bootstrap.mask_table(plain_table, weights),
-        "tuned on other folds": bootstrap.mask_table(nested_table, weights),
-        "tuned on the same": bootstrap.mask_table(tuned_table, weights),
-        "difference": bootstrap.mask_difference(plain_table, nested_table, weights),
+    default, part_of = Choice((1.0,) * members), dict(zip(image_ids, part, strict=True))
+    choices = {
+        "not tuned": lambda _: default,
+        "tuned on other folds": lambda image_id: nested[part_of[image_id]],
+        "tuned on the same": lambda _: best,
     }
+    rules = {name: mask_by(choice_of) for name, choice_of in choices.items()}
+    tables = score_masks(image_ids, truth.read, rules, "score")
+    weights = bootstrap.resample(image_ids)
+    worth = {name: bootstrap.mask_table(table, weights) for name, table in tables.items()}
+    before, after = tables["not tuned"], tables["tuned on other folds"]
+    worth["difference"] = bootstrap.mask_difference(before, after, weights)
 
     # 4 store and report
     total = sum(best.weights)

@@ -150,3 +150,17 @@ def test_a_temperature_for_fixed_weights():
 def test_decision_weights_stay_where_nothing_is_gained():
     truth = np.array([0, 1, 2, 2])
     assert calibration.fit_decision_weights(truth, np.eye(4)[truth]).tolist() == [1] * 4
+
+
+def test_parts_are_the_folds_or_five_parts_that_split_no_group():
+    assert calibration.parts_of([1, 0, 1], ["a", "b", "c"]).tolist() == [1, 0, 1]
+    groups = [f"L{k % 7}" for k in range(20)]
+    parts = calibration.parts_of([0] * 20, groups, seed=3)
+    assert set(parts) == set(range(5))
+    assert all(
+        len({p for p, g in zip(parts, groups, strict=True) if g == one}) == 1 for one in groups
+    )
+    # each image a group of its own, in order of the ids: what seg_tune always did
+    ids = [f"ISIC_{k:03d}" for k in range(12)]
+    expected = np.random.default_rng(42).permutation(12) % 5
+    assert calibration.parts_of([0] * 12, ids, seed=42).tolist() == expected.tolist()

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from evaluation import calibration
 from reports import class_figures, score_figures
 
 CLASSES = ["MEL", "NV", "BCC"]
@@ -34,17 +35,24 @@ def test_one_class_alone_has_no_curve(built, truth):
     assert len(axes.lines) == 1  # the diagonal
 
 
-def test_reliability_by_hand():
-    truth = np.array([0, 1, 1, 0])
-    probability = np.array([[0.9, 0.1], [0.92, 0.08], [0.38, 0.62], [0.5, 0.5]])
-    confidence, accuracy, count = class_figures.reliability(truth, probability)
-    assert count.sum() == 4 and len(count) == 15
-    # bins of 1/15: .9 and .92 in the 14th, one right; .62 in the 10th; .5 in the 8th, undecided
-    assert count[[7, 9, 13]].tolist() == [1, 1, 2]
-    assert accuracy[[7, 9, 13]].tolist() == [0, 1, 0.5]
-    assert confidence[[7, 9, 13]] == pytest.approx([0.5, 0.62, 0.91])
-    assert np.isnan(accuracy).sum() == 12
-    assert class_figures.reliability(truth[:1], np.array([[1.0, 0.0]]))[2][14] == 1
+def test_the_error_reported_is_the_one_drawn(built):
+    """A tie is wrong, and a bin holds its upper end: 9/15 = .6 is in the 9th of 15."""
+    truth = np.array([0, 1, 1, 0, 0])
+    probability = np.array([[0.9, 0.1], [0.92, 0.08], [0.38, 0.62], [0.5, 0.5], [0.6, 0.4]])
+    table = calibration.reliability(truth, probability)
+    assert table["part"].tolist() == [7, 8, 9, 13]
+    assert table["images"].tolist() == [1, 1, 1, 2]
+    assert table["accuracy"].tolist() == [0, 1, 1, 0.5]
+    assert table["confidence"].tolist() == pytest.approx([0.5, 0.6, 0.62, 0.91])
+    above, below = class_figures.draw_reliability(truth, probability).axes
+    x, y = (np.asarray(values, float) for values in above.lines[1].get_data())
+    drawn = ~np.isnan(x)
+    assert len(x) == 15 and x[drawn].tolist() == table["confidence"].tolist()
+    assert y[drawn].tolist() == table["accuracy"].tolist()
+    assert below.patches[0].get_data().values.tolist() == [0] * 7 + [1, 1, 1, 0, 0, 0, 2, 0]
+    gaps = np.abs(x - y)[drawn] * table["images"].to_numpy()
+    error = calibration.calibration_error(truth, probability)
+    assert error == pytest.approx(gaps.sum() / 5)
 
 
 def test_reliability_has_a_line_for_each_table(built):
