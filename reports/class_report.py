@@ -1,10 +1,10 @@
-"""What an evaluation of classifiers says: lines for the terminal, and its report.
+"""The report of a Task 3 evaluation, and what it says in the terminal.
 
 Enters: scores from evaluation.class_evaluation, a row per image. Leaves: text, and
 `<name>_report_<set>.html`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,13 @@ import pandas as pd
 
 from evaluation.class_evaluation import Scored
 from evaluation.class_scoring import score_classes
-from inference.ensemble import Ensemble
-from reports import eval_report, figures, report
-from reports.report import Shown
+from inference.scope import Scope
+from reports import class_figures, facts, figures, parts
+from reports.pages import format_share
+from reports.parts import Frame, Section, Shown
 
 GALLERY = 12  # mistakes shown
+MOST_MISTAKES = 6  # the most frequent ones are named
 
 
 def text(scored: Scored, table: pd.DataFrame) -> str:
@@ -32,8 +34,7 @@ def text(scored: Scored, table: pd.DataFrame) -> str:
     order = scored.per_class.index.get_level_values(1).unique()
     measures = measures.loc[list(scored.classes), order]
     lines.append(measures.to_string(float_format="{:.3f}".format, na_rep="none"))
-    shown = next(iter(scored.columns.values()), scored.overall)
-    lines.append(eval_report.scores_text(shown))
+    lines.append(facts.scores_text(next(iter(scored.columns.values()), scored.overall)))
     if scored.columns:
         after = list(scored.columns.values())[1]["value"]
         lines.append(
@@ -52,38 +53,96 @@ def text(scored: Scored, table: pd.DataFrame) -> str:
 
 
 def write(
-    ensemble: Ensemble,
-    images: str,
+    scope: Scope,
     used: Mapping,
     table: pd.DataFrame,
     scored: Scored,
     read: Callable[[str], np.ndarray],
 ) -> Path:
-    """Write the report; `read` gives the picture (H, W, 3) of an image id."""
-    columns, notes = eval_report.tuned_columns(ensemble, images, used)
-    file = ensemble.file(f"report_{images}{'_tta' * used['tta']}.html")
-    folds = eval_report.scored_folds(table)
+    """Write the report of an evaluation; `read` gives the picture (H, W, 3) of an image id."""
     drawn = "lesions, with all their images"
-    if images != "fold":
+    if not scope.held_out:
         drawn = "images; which show the same lesion is not known, so they may be too narrow"
-    report.write_classification_report(
-        file,
-        title=f"{ensemble.name}: {eval_report.described(ensemble, images, folds)}",
-        about=eval_report.about(ensemble, images, used, len(table)),
-        overall=scored.columns.get("uncalibrated", scored.overall),
-        per_class=scored.per_class,
-        confusion=scored.point.confusion,
-        classes=scored.classes,
-        truth=scored.truth,
-        probability=scored.probability,
-        galleries={"Confident mistakes": confident_mistakes(table, scored, read)},
-        histories=eval_report.histories(ensemble),
-        columns=scored.columns | columns,
-        calibrated=scored.calibrated,
-        limits=eval_report.limits(ensemble, images),
-        notes=[eval_report.INTERVALS.format(drawn), *notes],
-    )
+    columns, notes = facts.tuned_columns(scope, used)
+    frame = facts.frame(scope, used, table["fold"], [drawn, *notes])
+    galleries = {"Confident mistakes": confident_mistakes(table, scored, read)}
+    file = scope.ensemble.file(f"report_{scope.ending}.html")
+    write_page(file, frame, scored, galleries, columns)
     return file
+
+
+def write_page(
+    file: Path,
+    frame: Frame,
+    scored: Scored,
+    galleries: Mapping[str, Sequence[Shown]],
+    columns: Mapping[str, pd.DataFrame] = {},
+) -> None:
+    """Write the page; `columns` are {name: scores} beside those of `scored`."""
+    truth, classes, confusion = scored.truth, scored.classes, scored.point.confusion
+    overall = scored.columns.get("uncalibrated", scored.overall)
+    counts = dict(zip(classes, np.bincount(truth, minlength=len(classes)), strict=True))
+    matrix = parts.chart(
+        class_figures.draw_confusion(confusion, classes),
+        "",
+        "Confusion matrix: rows are true classes, columns decided ones",
+        wide=True,
+    )
+    sections = [
+        parts.scores_section(overall, scored.columns | columns, frame.notes),
+        *parts.limits_section(frame.limits),
+        Section("By class", tables=[parts.two_way_table(scored.per_class, counts)]),
+        Section(
+            "Confusion",
+            text=["The most frequent mistakes:"],
+            points=mistakes(confusion, classes),
+            charts=[matrix],
+        ),
+        _curves_section(scored),
+        *parts.gallery_section(galleries),
+        *parts.training_section(frame.histories),
+        *parts.about_section(frame.about),
+    ]
+    subtitle = f"Diagnoses (Task 3) of {len(truth):,} images"
+    parts.write_page(file, frame.title, subtitle, parts.tiles(overall), sections)
+
+
+def _curves_section(scored: Scored) -> Section:
+    """ROC of each class, and how far the probabilities can be believed."""
+    truth, probability, classes = scored.truth, scored.probability, scored.classes
+    absent = [name for number, name in enumerate(classes) if not (truth == number).any()]
+    said = [f"No image in the truth, thus no ROC curve: {', '.join(absent)}."] if absent else []
+    charts = [
+        parts.chart(
+            class_figures.draw_roc(truth, probability, classes),
+            "ROC: each class against all others",
+            "ROC curve of each class, its area in the legend",
+        ),
+        parts.chart(
+            class_figures.draw_reliability(truth, probability, scored.calibrated),
+            "Reliability: confidence against accuracy",
+            "Share of right decisions at each confidence, 15 bins; below, how many images each has",
+        ),
+    ]
+    return Section("ROC and calibration", text=said, charts=charts)
+
+
+def mistakes(confusion: np.ndarray, classes: Sequence[str]) -> list[str]:
+    """The most frequent mistakes in words, of counts (C, C + 1) whose last column is undecided."""
+    in_truth = confusion.sum(axis=1)
+    wrong = confusion[:, :-1] * (1 - np.eye(len(classes), dtype=confusion.dtype))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:MOST_MISTAKES]
+    lines = []
+    for row, column in zip(*np.unravel_index(order, wrong.shape), strict=True):
+        if wrong[row, column]:
+            share = format_share(int(wrong[row, column]), int(in_truth[row]))
+            lines.append(f"{classes[row]} taken for {classes[column]}: {share}")
+    if confusion[:, -1].any():
+        share = format_share(int(confusion[:, -1].sum()), int(confusion.sum()))
+        lines.append(
+            f"undecided, as two classes were equally likely, which counts as wrong: {share}"
+        )
+    return lines
 
 
 def confident_mistakes(

@@ -3,13 +3,22 @@
 Enters: scores and paired differences with their intervals. Leaves: text, and an HTML file.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from inference.ensemble import Ensemble, shortened
-from reports import eval_report, report
+from inference.ensemble import shortened
+from inference.scope import Scope
+from reports import facts, parts, score_figures
+from reports.pages import format_interval, readable
+from reports.parts import Chart, Frame, Section, Table
+
+PAIRED = (
+    "Differences are paired: the same images, and the same resamples of them, for both. An "
+    "interval that holds zero leaves open which is better."
+)
 
 
 def text(scores: pd.DataFrame, differences: pd.DataFrame) -> str:
@@ -23,39 +32,94 @@ def text(scores: pd.DataFrame, differences: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def _interval(row: pd.Series, sign: str = "") -> str:
+    return f"{row.value:{sign}.3f} ({row.low:{sign}.3f} to {row.high:{sign}.3f})"
+
+
 def write(
     folder: Path,
-    several: Sequence[Ensemble],
+    scopes: Sequence[Scope],
     scores: pd.DataFrame,
     differences: pd.DataFrame,
     count: int,
-    tta: bool,
 ) -> Path:
-    """Write the report into `folder`, named after all that is compared."""
+    """Write the report of what `count` images say into `folder`, named after all compared."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = shortened("_against_".join(nets.name for nets in several) + "_tta" * tta)
-    about = {}
-    for nets in several:
-        facts = eval_report.about(nets, "fold", {"tta": tta}, count)
-        del facts["Settings of the evaluation"]
-        label = "+".join(nets.labels)
-        about |= {f"{label}: {part.lower()}": values for part, values in facts.items()}
-    file, task = folder / f"{name}.html", several[0].task
-    report.write_comparison_report(
-        file,
-        title=f"Task {task}: {' against '.join('+'.join(nets.labels) for nets in several)}",
+    names = [scope.ensemble.name for scope in scopes]
+    file = folder / f"{shortened('_against_'.join(names) + '_tta' * scopes[0].tta)}.html"
+    about, histories = {}, {}
+    for scope in scopes:
+        label = "+".join(scope.ensemble.labels)
+        for part, values in facts.about(scope, None, count).items():
+            about[f"{label}: {part.lower()}"] = values
+        histories |= facts.histories(scope.ensemble)
+    labels = " against ".join("+".join(scope.ensemble.labels) for scope in scopes)
+    frame = Frame(
+        title=f"Task {scopes[0].ensemble.task}: {labels}",
         about=about,
-        scores=scores,
-        differences=differences,
-        histories={name: h for nets in several for name, h in eval_report.histories(nets).items()},
-        limits=eval_report.limits(several[0], "fold"),
-        notes=[
-            "Differences are paired: the same images, and the same resamples of them, for both. "
-            "An interval that holds zero leaves open which is better."
-        ],
+        histories=histories,
+        limits=facts.limits(scopes[0]),
+        notes=[PAIRED],
     )
+    write_page(file, frame, scores, differences)
     return file
 
 
-def _interval(row: pd.Series, sign: str = "") -> str:
-    return f"{row.value:{sign}.3f} ({row.low:{sign}.3f} to {row.high:{sign}.3f})"
+def write_page(file: Path, frame: Frame, scores: pd.DataFrame, differences: pd.DataFrame) -> None:
+    """Write the page.
+
+    Args:
+        file: the HTML file.
+        frame: title, facts and notes.
+        scores: index: (name, measure); columns value, low, high (nan: no interval).
+        differences: index: (pair, such as `b - a`, measure); the same columns. May be empty.
+    """
+    table = parts.two_way_table(scores)
+    sections = [
+        Section(
+            "Scores",
+            tables=[table],
+            notes=[parts.INTERVAL, *frame.notes],
+            charts=_forests(scores, "Scores"),
+        ),
+        *_differences_section(differences),
+        *parts.limits_section(frame.limits),
+        *parts.training_section(frame.histories),
+        *parts.about_section(frame.about),
+    ]
+    subtitle = f"{len(table.rows):,} systems compared on the same images"
+    parts.write_page(file, frame.title, subtitle, [], sections)
+
+
+def _differences_section(differences: pd.DataFrame) -> list[Section]:
+    """Paired differences in tables, in words and as charts; nothing if there is none."""
+    if not len(differences):
+        return []
+    tables = []
+    for pair in dict.fromkeys(differences.index.get_level_values(0)):
+        of_pair = differences.xs(pair, level=0)[["value", "low", "high"]]
+        rows = [
+            [readable(measure), format_interval(value, low, high), _in_words(low, high)]
+            for measure, value, low, high in of_pair.itertuples()
+        ]
+        tables.append(Table(["", "difference", "its interval"], rows, title=str(pair)))
+    said = ["Each pair on the same images: the first less the second."]
+    return [Section("Differences", said, tables, charts=_forests(differences, "Differences"))]
+
+
+def _forests(table: pd.DataFrame, what: str) -> list[Chart]:
+    """A forest plot for each measure of a table indexed by (name, measure)."""
+    charts = []
+    for measure in dict.fromkeys(table.index.get_level_values(1)):
+        png = score_figures.draw_forest(table.xs(measure, level=1), what == "Differences")
+        alt = f"{what} in {readable(measure)} with their intervals; the numbers are in the table"
+        charts.append(parts.chart(png, readable(measure), alt))
+    return charts
+
+
+def _in_words(low: float, high: float) -> str:
+    if math.isnan(low) or math.isnan(high):
+        return "none"
+    if low <= 0 <= high:
+        return "holds 0: no difference shown"
+    return "above 0" if low > 0 else "below 0"

@@ -41,7 +41,7 @@ def main(settings: Settings) -> dict[str, float]:
     from inference.ensemble import images_to_score
     from inference.inputs import classifier_inputs
     from inference.scope import find_scope
-    from reports import class_report, eval_report
+    from reports import class_report, facts
 
     # 1 runs and images
     scope = find_scope(paths.model_data_dir(), 3, settings, settings.k_fold, settings.eval_set)
@@ -83,14 +83,13 @@ def main(settings: Settings) -> dict[str, float]:
     used = asdict(settings) | {"chosen": tuned.to_json(chosen)}
     scores.write_scores(scope, used, scored.as_json(), table)
     file = class_report.write(
-        ensemble,
-        settings.eval_set,
+        scope,
         used,
         table,
         scored,
         lambda image_id: ISIC2018.read_original(originals[image_id]),
     )
-    what = eval_report.described(ensemble, settings.eval_set, to_score.folds)
+    what = facts.described(scope, to_score.folds)
     print(f"{ensemble.name} on {len(table)} images ({what}); report: {file}")
     print(class_report.text(scored, table))
     means = scored.overall["value"]

@@ -36,7 +36,7 @@ def main(settings: Settings) -> dict[str, float]:
     from inference import kept_logits
     from inference.ensemble import images_to_score
     from inference.scope import find_scope
-    from reports import eval_report
+    from reports import facts
 
     # 1 held-out predictions and truth
     scope = find_scope(paths.model_data_dir(), 3, settings)
@@ -81,7 +81,7 @@ def main(settings: Settings) -> dict[str, float]:
 
     # 4 store and report
     file = tuned.write_tuned(scope, chosen, worth)
-    what = eval_report.described(ensemble, "fold", to_score.folds)
+    what = facts.described(scope, to_score.folds)
     print(f"{ensemble.name}, {len(truth)} images ({what})")
     for label, weight in zip(ensemble.labels, chosen.weights, strict=True):
         print(f"  weight of {label}: {weight:.3f}")
@@ -92,7 +92,7 @@ def main(settings: Settings) -> dict[str, float]:
     if len(to_score.folds) < 2:
         print("a single fold: split into five parts, each tuned on the other four")
     measures = ("balanced_accuracy", "accuracy", "negative_log_likelihood", "calibration_error")
-    print(eval_report.worth_text(worth, measures))
+    print(facts.worth_text(worth, measures))
     print(f"cls_predict.py uses these values from now on: {file}")
     return worth["tuned on other folds"]["value"].to_dict()
 

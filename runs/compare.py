@@ -31,20 +31,15 @@ def main(settings: Settings) -> dict[str, float]:
     from reports import comparison_report
 
     # 1 what the evaluations wrote
-    model_data, ensembles = paths.model_data_dir(), []
+    model_data, scopes = paths.model_data_dir(), []
     for text in settings.which:
         first, *more = text.split("+")
-        found = find_ensemble(model_data, settings.task, *parse_label(first), more, settings.k_fold)
-        ensembles.append(found)
-    members = tuple(member for ensemble in ensembles for member in ensemble.members)
+        name = *parse_label(first), more, settings.k_fold
+        scopes.append(Scope(find_ensemble(model_data, settings.task, *name), "fold", settings.tta))
+    members = tuple(member for scope in scopes for member in scope.ensemble.members)
     check_alike(Ensemble(members, model_data))
-    stored = {
-        "+".join(ensemble.labels): scores.read_scores(Scope(ensemble, "fold", settings.tta))
-        for ensemble in ensembles
-    }
-    comparison.check_same_rules(
-        {name: content["settings"] for name, (content, _) in stored.items()}
-    )
+    stored = {"+".join(scope.ensemble.labels): scores.read_scores(scope) for scope in scopes}
+    comparison.check_same_rules({name: used["settings"] for name, (used, _) in stored.items()})
     tables = {name: table for name, (_, table) in stored.items()}
     comparison.check_same_images(tables)
 
@@ -54,9 +49,7 @@ def main(settings: Settings) -> dict[str, float]:
 
     # 3 report
     count = len(next(iter(tables.values())))
-    file = comparison_report.write(
-        model_data / "comparisons", ensembles, overall, differences, count, settings.tta
-    )
+    file = comparison_report.write(model_data / "comparisons", scopes, overall, differences, count)
     print(f"{count} held-out images, 95 % intervals; report: {file}")
     print(comparison_report.text(overall, differences))
     return differences["value"].to_dict()

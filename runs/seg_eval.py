@@ -47,7 +47,7 @@ def main(settings: Settings) -> dict[str, float]:
     from inference.inputs import segmenter_inputs
     from inference.postprocess import mask_of
     from inference.scope import find_scope
-    from reports import eval_report
+    from reports import facts, mask_report
 
     # 1 runs, rules and images
     scope = find_scope(paths.model_data_dir(), 1, settings, settings.k_fold, settings.eval_set)
@@ -88,13 +88,11 @@ def main(settings: Settings) -> dict[str, float]:
         mask = mask_for(image_id, *images.size_of(image_id))
         return ISIC2018.read_original(originals[image_id]), truth.read(image_id), mask
 
-    file = eval_report.write_segmentation(
-        ensemble, settings.eval_set, used, overall, table, masks_of
-    )
-    what = eval_report.described(ensemble, settings.eval_set, to_score.folds)
+    file = mask_report.write(scope, used, overall, table, masks_of)
+    what = facts.described(scope, to_score.folds)
     print(f"{ensemble.name} on {len(table)} images ({what}), at original size; report: {file}")
-    print(eval_report.scores_text(overall))
-    print(eval_report.folds_text(table, ("jaccard", "threshold_jaccard")), end="")
+    print(facts.scores_text(overall))
+    print(facts.folds_text(table, ("jaccard", "threshold_jaccard")), end="")
     print(
         f"mean jaccard: {means['jaccard']:.3f}, threshold jaccard: {means['threshold_jaccard']:.3f}"
     )

@@ -47,7 +47,7 @@ def main(settings: Settings) -> dict[str, float]:
     from inference.inputs import segmenter_inputs
     from inference.postprocess import mask_of
     from inference.scope import find_scope
-    from reports import eval_report
+    from reports import facts
 
     # 1 held-out predictions and truth
     scope = find_scope(paths.model_data_dir(), 1, settings)
@@ -102,7 +102,7 @@ def main(settings: Settings) -> dict[str, float]:
     total = sum(best.weights)
     best = replace(best, weights=tuple(weight / total for weight in best.weights))
     file = tuned.write_tuned(scope, best, worth)
-    what = eval_report.described(ensemble, "fold", to_score.folds)
+    what = facts.described(scope, to_score.folds)
     print(f"{ensemble.name}, {len(image_ids)} images ({what})")
     for label, weight in zip(ensemble.labels, best.weights, strict=True):
         print(f"  weight of {label}: {weight:.3f}")
@@ -110,7 +110,7 @@ def main(settings: Settings) -> dict[str, float]:
         print(f"  {name}: {value}")
     if len(to_score.folds) < 2:
         print("a single fold: split into five parts, each tuned on the other four")
-    print(eval_report.worth_text(worth, ("jaccard", "threshold_jaccard", "dice")))
+    print(facts.worth_text(worth, ("jaccard", "threshold_jaccard", "dice")))
     print(f"seg_predict.py uses these values from now on: {file}")
     return worth["tuned on other folds"]["value"].to_dict()
 

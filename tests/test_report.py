@@ -1,13 +1,16 @@
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from evaluation.class_evaluation import Scored
 from misc_utils import files
-from reports import report, report_parts
+from reports import class_report, comparison_report, mask_report
+from reports.parts import Frame, Shown
 
 NAN = float("nan")
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -95,16 +98,20 @@ ABOUT = {
 }
 
 
+def framed(frame: dict, changed: dict) -> Frame:
+    """A frame, its fields taken out of what is changed."""
+    return Frame(**{name: changed.pop(name, value) for name, value in frame.items()})
+
+
 def write_segmentation(file: Path, **changed) -> Page:
+    frame = {"title": "Task 1 & more", "about": ABOUT, "histories": {"run_0": HISTORY}}
+    frame = framed(frame | {"limits": [], "notes": []}, changed)
     content = {
-        "title": "Task 1 & more",
-        "about": ABOUT,
         "scores": SCORES,
         "images": IMAGES,
-        "galleries": {"Worst": [report.Shown("<b>x</b>", 'a "caption"', picture())], "Best": []},
-        "histories": {"run_0": HISTORY},
+        "galleries": {"Worst": [Shown("<b>x</b>", 'a "caption"', picture())], "Best": []},
     }
-    report.write_segmentation_report(file, **(content | changed))
+    mask_report.write_page(file, frame, **(content | changed))
     return Page(file.read_text(encoding="utf-8"))
 
 
@@ -218,25 +225,27 @@ def write_classification(file: Path, **changed) -> Page:
         {"value": 0.5, "low": 0.4, "high": 0.6}, index=pd.MultiIndex.from_tuples(both)
     )
     per_class.loc[("BCC", "recall")] = NAN
-    content = {
-        "title": "Task 3",
-        "about": ABOUT,
-        "overall": scores(accuracy=(0.8, 0.7, 0.9), balanced_accuracy=(0.709, 0.7, 0.72)),
-        "per_class": per_class,
-        "confusion": CONFUSION,
+    scored = {
         "classes": CLASSES,
         "truth": TRUTH,
         "probability": PROBABILITY,
-        "galleries": {"Confident mistakes": [report.Shown("ISIC_1", "NV, truth MEL", picture())]},
-        "histories": {},
+        "point": SimpleNamespace(confusion=CONFUSION),
+        "overall": scores(accuracy=(0.8, 0.7, 0.9), balanced_accuracy=(0.709, 0.7, 0.72)),
+        "per_class": per_class,
+        "calibrated": None,
+        "columns": {},
     }
-    report.write_classification_report(file, **(content | changed))
+    galleries = {"Confident mistakes": [Shown("ISIC_1", "NV, truth MEL", picture())]}
+    frame = framed({"title": "Task 3", "about": ABOUT, "limits": []}, changed)
+    class_report.write_page(file, frame, Scored(**(scored | changed)), galleries)
     return Page(file.read_text(encoding="utf-8"))
 
 
 def test_classification_report(tmp_path):
     columns = {
-        "uncalibrated": scores(negative_log_likelihood=(1.25, NAN, NAN)),
+        "uncalibrated": scores(
+            balanced_accuracy=(0.709, 0.7, 0.72), negative_log_likelihood=(1.25, NAN, NAN)
+        ),
         "calibrated": scores(negative_log_likelihood=(0.5, NAN, NAN), calibration_error=(NAN,) * 3),
     }
     page = write_classification(
@@ -270,18 +279,7 @@ def test_classification_report(tmp_path):
 
 def test_no_mistake_is_named_where_none_was_made():
     right = np.array([[2, 0, 0], [0, 3, 0]])
-    assert report_parts.mistakes(right, ["MEL", "NV"]) == []
-
-
-def test_shapes_that_do_not_belong_together(tmp_path):
-    for changed in (
-        {"truth": TRUTH[:4]},
-        {"calibrated": PROBABILITY[:, :2]},
-        {"classes": ["MEL"]},
-        {"truth": TRUTH[:0], "probability": PROBABILITY[:0]},
-    ):
-        with pytest.raises(ValueError, match="are no tables of"):
-            write_classification(tmp_path / "a.html", **changed)
+    assert class_report.mistakes(right, ["MEL", "NV"]) == []
 
 
 def two_way(rows: dict) -> pd.DataFrame:
@@ -307,7 +305,8 @@ def test_comparison_report(tmp_path):
         }
     )
     file = tmp_path / "a.html"
-    report.write_comparison_report(file, "Compared", ABOUT, table, differences, {"run_0": HISTORY})
+    frame = Frame("Compared", ABOUT, {"run_0": HISTORY})
+    comparison_report.write_page(file, frame, table, differences)
     page = Page(file.read_text(encoding="utf-8"))
     assert_needs_nothing_else(page)
     assert page.sections() == ["scores", "differences", "training", "settings-and-data"]
@@ -322,5 +321,5 @@ def test_comparison_report(tmp_path):
 def test_comparison_without_pairs(tmp_path):
     file = tmp_path / "a.html"
     table = two_way({("a", "jaccard"): (0.8, 0.7, 0.9)})
-    report.write_comparison_report(file, "Compared", {}, table, table[:0])
+    comparison_report.write_page(file, Frame("Compared"), table, table[:0])
     assert Page(file.read_text(encoding="utf-8")).sections() == ["scores"]

@@ -1,12 +1,10 @@
-"""What an evaluation says: lines for the terminal, and the facts and pictures of its report.
+"""The facts that reports share, and lines of scores for the terminal.
 
-Enters: the runs that were scored, their scores with intervals, a row per image. Leaves: text, and
-`<name>_report_<set>.html` in the folder of the run, training or ensemble.
+Enters: what was scored, scores with intervals, a row per image. Leaves: text, named lists of facts.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,13 +12,11 @@ import pandas as pd
 from evaluation import tuned
 from inference.ensemble import Ensemble, missing_folds
 from inference.postprocess import PostProcessing
-from inference.scope import views_of
+from inference.scope import Scope
 from misc_utils.errors import UserError
-from reports import figures, report
-from reports.report import Shown
+from reports.parts import Frame
 from training import run_folder
 
-GALLERY = 8  # pictures in each part of a gallery
 INTERVALS = "Intervals: percentiles of 2,000 bootstrap resamples of the {}."
 
 COMMON_LIMITS = (
@@ -43,13 +39,31 @@ TASK_1_LIMIT = (
 )
 
 
-def described(ensemble: Ensemble, images: str, folds: Sequence[int | None]) -> str:
+def described(scope: Scope, folds: Sequence[int | None]) -> str:
     """Words for what was scored: `fold 0, held out`, `folds 0, 1, held out`, `the test set`."""
-    if images != "fold":
-        return f"the {images} set"
-    which = ", ".join(map(str, folds))
+    if not scope.held_out:
+        return f"the {scope.eval_set} set"
+    ensemble, which = scope.ensemble, ", ".join(map(str, folds))
     missing = missing_folds(ensemble) if len(ensemble.runs) > len(ensemble.members) else ""
     return f"fold{'s' * (len(folds) > 1)} {which}, held out{missing}"
+
+
+def frame(scope: Scope, used: Mapping, fold: pd.Series, notes: Sequence[str]) -> Frame:
+    """Title, facts and notes of an evaluation's report.
+
+    Args:
+        scope: what was scored.
+        used: settings as they were in force.
+        fold: of each image.
+        notes: what was resampled, in words; then further notes.
+    """
+    return Frame(
+        title=f"{scope.ensemble.name}: {described(scope, sorted(fold.unique()))}",
+        about=about(scope, used, len(fold)),
+        histories=histories(scope.ensemble),
+        limits=limits(scope),
+        notes=[INTERVALS.format(notes[0]), *notes[1:]],
+    )
 
 
 def scores_text(scores: pd.DataFrame) -> str:
@@ -73,8 +87,9 @@ def folds_text(table: pd.DataFrame, measures: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def about(ensemble: Ensemble, images: str, used: Mapping, count: int) -> dict[str, dict]:
+def about(scope: Scope, used: Mapping | None, count: int) -> dict[str, dict]:
     """Named lists of facts: what was scored, data and folds, settings, what made it."""
+    ensemble = scope.ensemble
     first = ensemble.runs[0]
     folds = ensemble.folds[first.name]
     data = {"data fingerprint": first.data_fingerprint}
@@ -87,11 +102,12 @@ def about(ensemble: Ensemble, images: str, used: Mapping, count: int) -> dict[st
         "Scored": {
             "images": f"{count:,}",
             "runs": ", ".join(run.name for run in ensemble.runs),
-            "views of each image": "8 flips and turns" if used["tta"] else "1",
+            "views of each image": "8 flips and turns" if scope.tta else "1",
         },
         "Data and folds": data,
-        "Settings of the evaluation": dict(used),
     }
+    if used is not None:
+        facts["Settings of the evaluation"] = dict(used)
     for member in ensemble.members:
         settings = member[0].settings
         name = f"{settings['backbone']}, version {settings['version']}"
@@ -101,10 +117,10 @@ def about(ensemble: Ensemble, images: str, used: Mapping, count: int) -> dict[st
     return facts
 
 
-def limits(ensemble: Ensemble, images: str) -> list[str]:
-    """What these scores do not tell."""
-    lines = list(COMMON_LIMITS)
-    if images == "fold":
+def limits(scope: Scope) -> list[str]:
+    """What these scores say nothing about."""
+    lines, ensemble = list(COMMON_LIMITS), scope.ensemble
+    if scope.held_out:
         monitors = sorted({run.settings["monitor"] for run in ensemble.runs})
         lines += [line.format(monitor=" and ".join(monitors)) for line in FOLD_LIMITS]
         if ensemble.task == 1:
@@ -115,53 +131,6 @@ def limits(ensemble: Ensemble, images: str) -> list[str]:
 def histories(ensemble: Ensemble) -> dict[str, pd.DataFrame]:
     """The course of each training, by name of the run."""
     return {run.name: pd.read_csv(run.history) for run in ensemble.runs if run.history.exists()}
-
-
-def write_segmentation(
-    ensemble: Ensemble,
-    images: str,
-    used: Mapping,
-    scores: pd.DataFrame,
-    table: pd.DataFrame,
-    masks_of: Callable[[str], tuple[np.ndarray, np.ndarray, np.ndarray]],
-) -> Path:
-    """Write the report of a Task 1 evaluation.
-
-    Args:
-        ensemble: what was scored.
-        images: the set.
-        used: settings as they were in force.
-        scores: from bootstrap.mask_table.
-        table: from mask_scoring.score_maps.
-        masks_of: image id -> image (H, W, 3), truth and predicted mask (H, W).
-    """
-    ranked = table["jaccard"].sort_values(kind="stable").index.tolist()
-    middle = max((len(ranked) - GALLERY) // 2, 0)
-    parts = {
-        "Worst": ranked[:GALLERY],
-        "Around the median": ranked[middle : middle + GALLERY],
-        "Best": ranked[-GALLERY:][::-1],
-    }
-
-    def shown(image_id: str) -> Shown:
-        picture = figures.outline(*masks_of(image_id))
-        return Shown(image_id, f"Jaccard {table.jaccard[image_id]:.3f}", picture)
-
-    columns, notes = tuned_columns(ensemble, images, used)
-    file = ensemble.file(f"report_{images}{'_tta' * used['tta']}.html")
-    report.write_segmentation_report(
-        file,
-        title=f"{ensemble.name}: {described(ensemble, images, scored_folds(table))}",
-        about=about(ensemble, images, used, len(table)),
-        scores=scores,
-        images=table,
-        galleries={name: [shown(i) for i in some] for name, some in parts.items()},
-        histories=histories(ensemble),
-        columns=columns,
-        limits=limits(ensemble, images),
-        notes=[INTERVALS.format("images"), *notes],
-    )
-    return file
 
 
 def worth_text(worth: Mapping[str, pd.DataFrame], measures: Sequence[str]) -> str:
@@ -176,14 +145,14 @@ def worth_text(worth: Mapping[str, pd.DataFrame], measures: Sequence[str]) -> st
     return pd.DataFrame.from_dict(rows, orient="index").to_string(na_rep="")
 
 
-def tuned_columns(ensemble: Ensemble, images: str, used: Mapping) -> tuple[dict, list[str]]:
+def tuned_columns(scope: Scope, used: Mapping) -> tuple[dict, list[str]]:
     """The scores tuned on other folds, and a note, where these held-out images were tuned on."""
     plain = asdict(PostProcessing())
     other_rules = any(used.get(rule, value) != value for rule, value in plain.items())
-    if images != "fold" or used["limit"] is not None or other_rules:
+    if not scope.held_out or used["limit"] is not None or other_rules:
         return {}, []  # other images or rules than those that were tuned on
     try:
-        found = tuned.load_tuned(ensemble, views_of(used["tta"]))
+        found = tuned.load_tuned(scope.ensemble, scope.views)
     except UserError as error:  # of weights of before; the scores here are none the worse for it
         return {}, [str(error)]
     if found is None:
@@ -195,8 +164,3 @@ def tuned_columns(ensemble: Ensemble, images: str, used: Mapping) -> tuple[dict,
         f"column “{name}”: each fold was scored with values chosen without it."
     )
     return {name: worth}, [note]
-
-
-def scored_folds(table: pd.DataFrame) -> list:
-    """Folds of the images in a table of scores."""
-    return sorted(table["fold"].unique())

@@ -7,10 +7,12 @@ template `report.html.j2` writes; all in them is plain text, which the template 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from misc_utils.files import write_text
 from reports import score_figures
 from reports.pages import (
     data_uri,
@@ -18,8 +20,8 @@ from reports.pages import (
     format_fact,
     format_measure,
     format_score,
-    format_share,
     readable,
+    render,
 )
 
 INTERVAL = "In brackets: the 95 % interval."
@@ -29,7 +31,7 @@ CURVES = ("loss", "threshold_jaccard", "jaccard", "balanced_accuracy", "accuracy
 MOST_CURVES = 4
 NOT_CURVES = ("epoch", "learning_rate", "seconds")
 MOST_ROWS = 300  # of the table of images
-MOST_MISTAKES = 6  # the most frequent ones are named
+MOST_FACTS = 6  # a list of more is folded
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +47,17 @@ class Shown:
     image_id: str
     caption: str
     picture: np.ndarray
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What every report has besides scores: facts by list, the course of each training by run."""
+
+    title: str
+    about: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    histories: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    limits: Sequence[str] = ()  # sentences that say what was not tested
+    notes: Sequence[str] = ()  # sentences to read with the scores
 
 
 @dataclass(frozen=True)
@@ -104,6 +117,14 @@ class Section:
     def anchor(self) -> str:
         """What a link within the page names."""
         return self.title.lower().replace(" ", "-")
+
+
+def write_page(
+    file: Path, title: str, subtitle: str, tiles: Sequence[Tile], sections: Sequence[Section]
+) -> None:
+    """Write a page that needs no other file, no network and no JavaScript; whole or not at all."""
+    content = {"tiles": tiles, "sections": sections, "most_facts": MOST_FACTS}
+    write_text(file, render("report.html.j2", title=title, subtitle=subtitle, **content))
 
 
 def check_columns(table: pd.DataFrame, wanted: Sequence[str], name: str) -> None:
@@ -208,9 +229,9 @@ def training_section(histories: Mapping[str, pd.DataFrame] | None) -> Iterator[S
 def about_section(about: Mapping[str, Mapping[str, object]]) -> Iterator[Section]:
     """Named lists of facts, if there are any."""
     facts = {
-        name: {str(key): format_fact(value) for key, value in some.items()}
-        for name, some in about.items()
-        if some
+        name: {str(key): format_fact(value) for key, value in values.items()}
+        for name, values in about.items()
+        if values
     }
     if facts:
         yield Section("Settings and data", facts=facts)
@@ -227,24 +248,6 @@ def images_table(images: pd.DataFrame) -> Table:
         for image_id, row in zip(worst.index, worst.itertuples(index=False), strict=True)
     ]
     return Table(["image", *map(readable, worst.columns)], rows, title, folded=True)
-
-
-def mistakes(confusion: np.ndarray, classes: Sequence[str]) -> list[str]:
-    """The most frequent mistakes in words, of counts (C, C + 1) whose last column is undecided."""
-    in_truth = confusion.sum(axis=1)
-    wrong = confusion[:, :-1] * (1 - np.eye(len(classes), dtype=confusion.dtype))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:MOST_MISTAKES]
-    lines = []
-    for row, column in zip(*np.unravel_index(order, wrong.shape), strict=True):
-        if wrong[row, column]:
-            share = format_share(int(wrong[row, column]), int(in_truth[row]))
-            lines.append(f"{classes[row]} taken for {classes[column]}: {share}")
-    if confusion[:, -1].any():
-        share = format_share(int(confusion[:, -1].sum()), int(confusion.sum()))
-        lines.append(
-            f"undecided, as two classes were equally likely, which counts as wrong: {share}"
-        )
-    return lines
 
 
 def _cell(table: pd.DataFrame, key: object, measure: str | None = None) -> str:
