@@ -135,7 +135,7 @@ class Trained:
             batches,
             class_weight=class_weight,
             shuffle=False,
-            callbacks=[fit.SetEpoch(batches)],
+            callbacks=[fit.set_epoch(batches)],
             verbose=0,
         )
         self.compile_seconds, self.batch = self._watch_first_epoch()

@@ -93,7 +93,7 @@ def test_the_memory_map_is_not_written_to():
 
 def test_fit_sees_each_epochs_own_batches_in_order():
     """With a learning rate of zero, the losses of the steps tell which batches came."""
-    from training.fit import SetEpoch
+    from training.fit import set_epoch
 
     batches = Batches(IMAGES, LABELS, np.arange(30), 5, training=True, seed=1, workers=3)
     keras.utils.set_random_seed(0)
@@ -112,7 +112,7 @@ def test_fit_sees_each_epochs_own_batches_in_order():
         def on_train_batch_end(self, batch, logs=None):
             found.append(float(logs["loss"]))  # the mean since the epoch began
 
-    callbacks = [SetEpoch(batches), Note()]
+    callbacks = [set_epoch(batches), Note()]
     model.fit(batches, epochs=3, shuffle=False, verbose=0, callbacks=callbacks)
     for epoch in range(3):
         losses = [float(model.test_on_batch(*batches.make(epoch, i))) for i in range(6)]

@@ -58,16 +58,9 @@ def _compact(value: np.ndarray) -> np.ndarray:
     return value.copy() if value.any() else np.broadcast_to(value.dtype.type(0), value.shape)
 
 
-class SetEpoch(keras.callbacks.Callback):
+def set_epoch(batches) -> keras.callbacks.Callback:
     """Sets the epoch of the batches when it begins, as their content depends on it."""
-
-    def __init__(self, batches) -> None:
-        super().__init__()
-        self.batches = batches
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """See Batches.set_epoch."""
-        self.batches.set_epoch(epoch)
+    return keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: batches.set_epoch(epoch))
 
 
 class StopOnNaN(keras.callbacks.Callback):
@@ -228,7 +221,7 @@ def build_callbacks(
     save: Callable[[Path], None],
 ) -> list[keras.callbacks.Callback]:
     """Callbacks of one training, in the order they run in; see fit_fold."""
-    settings, callbacks, plateau = run.settings, [SetEpoch(batches), StopOnNaN()], None
+    settings, callbacks, plateau = run.settings, [set_epoch(batches), StopOnNaN()], None
     if settings["schedule"] == "plateau":
         plateau = Plateau(
             progress.plateau,

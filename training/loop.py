@@ -75,14 +75,9 @@ class TrainedFold:
 
     def finish(self) -> None:
         """Mark the run as trained to its end."""
-        run_folder.finish_run(
-            self.run,
-            {
-                "best_epoch": self.progress.best_epoch,
-                "best": self.progress.scores,
-                "seconds": round(self.progress.seconds),
-            },
-        )
+        best, seconds = self.progress.scores, round(self.progress.seconds)
+        facts = {"best_epoch": self.progress.best_epoch, "best": best, "seconds": seconds}
+        run_folder.finish_run(self.run, facts)
 
 
 def plan_folds(model_data: Path, task: int, settings: Any) -> Plan:
@@ -140,14 +135,9 @@ def train_folds(
             if net is None or net.steps != steps:
                 net = _CompiledNet(settings, build, steps)
             claim.begin_run(run, data.folds)
-            log.info(
-                "%s: %d images to train on, %d held out, %s parameters, on %s",
-                run.name,
-                len(train.rows),
-                len(held_out.rows),
-                f"{net.model.count_params():,}",
-                facts["device"],
-            )
+            counts = f"{len(train.rows)} images to train on, {len(held_out.rows)} held out"
+            size = f"{net.model.count_params():,} parameters"
+            log.info(f"{run.name}: {counts}, {size}, on {facts['device']}")
             progress = fit_fold(
                 net.model,
                 net.start,

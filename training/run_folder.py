@@ -24,13 +24,29 @@ FORMAT = 1
 LONGEST_NAME = 120  # of a run's or ensemble's folder, in characters; its files' names are longer
 
 
+def _stored(key: str, *, of_settings: bool = False) -> property:
+    """An entry of settings.json, or of the `settings` in it; None where it is missing."""
+    return property(lambda run: (run.settings if of_settings else run.record).get(key))
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """One training and its folder."""
 
     folder: Path
-    record: dict  # content of settings.json; other packages use the properties
+    record: dict  # content of settings.json; other packages use what follows
     resumes: bool = False  # its state is there: training resumes from it
+
+    task = _stored("task")  # 1 or 3
+    k_fold = _stored("k_fold")  # the fold held out
+    finished = _stored("finished")  # trained to its end
+    data_fingerprint = _stored("data_fingerprint")  # of the images or crops
+    truth_fingerprint = _stored("truth_fingerprint")  # of the masks; None for Task 3
+    crops_maker = _stored("crops_maker")  # what made the crops; None where it saw none
+    settings = _stored("settings")  # of the training script, as they were in force
+    backbone = _stored("backbone", of_settings=True)
+    version = _stored("version", of_settings=True)
+    image_size = _stored("image_size", of_settings=True)  # in pixels
 
     @property
     def name(self) -> str:
@@ -38,59 +54,9 @@ class Run:
         return run_name(self.task, self.backbone, self.k_fold, self.version)
 
     @property
-    def task(self) -> int:
-        """1 or 3."""
-        return self.record["task"]
-
-    @property
-    def k_fold(self) -> int:
-        """The fold held out."""
-        return self.record["k_fold"]
-
-    @property
-    def settings(self) -> dict:
-        """The training script's settings, as they were in force."""
-        return self.record["settings"]
-
-    @property
-    def backbone(self) -> str:
-        """A row of models.backbones."""
-        return self.settings["backbone"]
-
-    @property
-    def version(self) -> str:
-        """Tells trainings of one backbone apart."""
-        return self.settings["version"]
-
-    @property
     def label(self) -> str:
         """What all folds of one training share: `backbone:version`."""
         return f"{self.backbone}:{self.version}"
-
-    @property
-    def image_size(self) -> int:
-        """Side of the square pictures that the net takes, in pixels."""
-        return self.settings["image_size"]
-
-    @property
-    def finished(self) -> bool:
-        """Whether it was trained to its end."""
-        return self.record["finished"]
-
-    @property
-    def data_fingerprint(self) -> str:
-        """Of the images (or crops) it was trained and held out from."""
-        return self.record["data_fingerprint"]
-
-    @property
-    def truth_fingerprint(self) -> str | None:
-        """Of the masks; None for Task 3."""
-        return self.record.get("truth_fingerprint")
-
-    @property
-    def crops_maker(self) -> str | None:
-        """What made the crops it was trained on; None where it saw none."""
-        return self.record.get("crops_maker")
 
     @property
     def made_with(self) -> dict:
