@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from datasets.boxes import Box
 from datasets.challenge import SETS, check_id, set_name
 from misc_utils import provenance
 from misc_utils.errors import UserError
@@ -191,6 +192,12 @@ def load_view_crops(
         return None
     edge = "feather" if lesion_view == "feather" else "hard"
     return load_crops(submissions, crop_folder(3, images, edge), flags)
+
+
+def row_of(image_id: str, box: Box, mask: np.ndarray) -> CropRow:
+    """The row of a crop cut out along `box`, of the lesion in the mask (H, W)."""
+    place = (box.top, box.left, box.height, box.width)
+    return CropRow(image_id, *place, *mask.shape, int(np.count_nonzero(mask)))
 
 
 def note_image(journal: Journal, file: Path, digest: str, row: CropRow) -> None:

@@ -118,13 +118,13 @@ def _numbers(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
     return {str(name): dict(row) for name, row in rows.to_dict("index").items()}
 
 
-def load_tuned(ensemble: Ensemble, views: int) -> Tuned | None:
-    """What write_tuned stored; None where nothing was tuned.
+def load_tuned(ensemble: Ensemble, views: int, wanted: bool = True) -> Tuned | None:
+    """What write_tuned stored; None where nothing was tuned, or nothing is wanted.
 
     Raises UserError when it was tuned for other weights: a fold was trained since, or again.
     """
     file = tuned_file(ensemble, views)
-    if not file.exists():
+    if not wanted or not file.exists():
         return None
     fix = f"Tune again ({_command(ensemble, views)}), delete the file, or give --no-tuned."
     try:

@@ -169,6 +169,12 @@ def gather_logits(
         UserError without `inputs`, naming the command that makes what is not kept; and when
         weights were replaced meanwhile.
     """
+
+    def predict_with(run: Run) -> Predict:
+        return lambda image_ids: predict_logits(
+            [load_net(run, inputs[run.name])], image_ids, batch_size, scope.views
+        )
+
     members: list[list[Logits]] = []
     for member in scope.ensemble.members:
         members.append([])
@@ -185,17 +191,10 @@ def gather_logits(
                     f"them: {scope.command('eval')}"
                 )
             if kept is None:
-                predict = partial(_predict, run, inputs[run.name], batch_size, scope.views)
-                kept = keep_logits(*key, predict, data)
+                kept = keep_logits(*key, predict_with(run), data)
             members[-1].append(kept)
     check_unchanged(scope.ensemble, scope.ensemble.weight_hashes)
     return EnsembleLogits(members)
-
-
-def _predict(
-    run: Run, images: Cached, batch_size: int, views: int, image_ids: Sequence[str]
-) -> Iterator[tuple[list[str], np.ndarray]]:
-    return predict_logits([load_net(run, images)], image_ids, batch_size, views)
 
 
 def stream_logits(

@@ -12,12 +12,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
 
+from datasets import ISIC2018
+from datasets.boxes import Box, cut_lesion, radius_of_edge
 from datasets.challenge import check_id, set_name
+from datasets.lesion_crops import crop_folder, write_crop
 from inference.class_table import check_classes_file
 from misc_utils import provenance
 from misc_utils.errors import UserError
@@ -168,6 +172,23 @@ def write_mask(folder: Path, image_id: str, mask: np.ndarray, height: int, width
     with partial_file(file, durable=False) as partial:  # the journal has its hash
         partial.write_bytes(cv2.imencode(".png", mask)[1])  # a third of Pillow's time
     return file
+
+
+def product_folder(settings: Any) -> str:
+    """Name of the folder that the masks or crops of seg_predict.py's settings go to."""
+    which = settings.task, settings.pred_set
+    return mask_folder(*which) if settings.output == "mask" else crop_folder(*which, settings.edge)
+
+
+def write_product(
+    settings: Any, folder: Path, image_id: str, mask: np.ndarray, box: Box, original: Path
+) -> Path:
+    """Write the mask of an image, uint8 (H, W), or cut its original along the box; the file."""
+    if settings.output == "mask":
+        return write_mask(folder, image_id, mask, *mask.shape)
+    edge_radius = radius_of_edge(settings.edge, settings.edge_radius)
+    crop = cut_lesion(ISIC2018.read_original(original), mask, box, edge_radius)
+    return write_crop(folder, image_id, crop, settings.format)
 
 
 def read_mask(folder: Path, image_id: str) -> np.ndarray:

@@ -46,7 +46,7 @@ def main(settings: Settings) -> None:
         paths.model_data_dir(), 3, settings.backbone, settings.version, settings.ensemble
     )
     views = views_of(settings.tta)
-    found = tuned.load_tuned(runs, views) if settings.tuned else None
+    found = tuned.load_tuned(runs, views, settings.tuned)
     chosen = found.chosen if found else None
     data_dir, submissions, images = paths.data_dir(), paths.submissions_dir(), settings.pred_set
     originals = ISIC2018.list_originals(data_dir, 3, images)
@@ -82,8 +82,8 @@ def main(settings: Settings) -> None:
             settings.batch_size,
             done,
         )
-        bar = {"total": assignment.count, "initial": len(done), "unit": "image"}
-        with tqdm(desc=f"task3_{images}", **bar) as progress:
+        bar = {"initial": len(done), "unit": "image"}
+        with tqdm(desc=f"task3_{images}", total=assignment.count, **bar) as progress:
             for batch_ids, logits in batches:
                 for image_id, row in zip(batch_ids, logits, strict=True):
                     journal.add(image_id, {"logits": row.tolist()})

@@ -54,7 +54,6 @@ def main(settings: Settings) -> None:
 
     from datasets import ISIC2018, lesion_crops
     from datasets.boxes import bounding_box, radius_of_edge
-    from datasets.lesion_crops import CropRow
     from evaluation import tuned
     from inference import ensemble, kept_logits, submission
     from inference.inputs import segmenter_inputs
@@ -69,7 +68,7 @@ def main(settings: Settings) -> None:
         paths.model_data_dir(), 1, settings.backbone, settings.version, settings.ensemble
     )
     views = views_of(settings.tta)
-    found = tuned.load_tuned(runs, views) if settings.tuned else None
+    found = tuned.load_tuned(runs, views, settings.tuned)
     chosen = found.chosen if found else None
     rules = tuned.choose_rules(asdict(settings), chosen)
     if found:
@@ -84,19 +83,18 @@ def main(settings: Settings) -> None:
     assignment = ensemble.assign_runs(runs, image_ids, own_set=which == (1, "training"))
     print(ensemble.described(runs, assignment))
 
-    def write(image_id: str, logits: np.ndarray) -> tuple[Path, str, CropRow]:
-        height, width = images.size_of(image_id)
-        mask = mask_of(logits, height, width, rules)
+    def write(image_id: str, logits: np.ndarray) -> tuple[Path, str, lesion_crops.CropRow]:
+        mask = mask_of(logits, *images.size_of(image_id), rules)
         box = bounding_box(mask, settings.margin, edge_radius)
-        file = write_product(settings, result.folder, image_id, mask, box, files[image_id])
-        place = (box.top, box.left, box.height, box.width, height, width)
-        row = CropRow(image_id, *place, int(np.count_nonzero(mask)))
-        return file, submission.file_hash(file), row
+        file = submission.write_product(
+            settings, result.folder, image_id, mask, box, files[image_id]
+        )
+        return file, submission.file_hash(file), lesion_crops.row_of(image_id, box, mask)
 
     # 3 predict and write; nothing is written, nor deleted, before a net has predicted
     used = deciding | {"tuned": tuned.to_json(chosen)} | asdict(rules)
     made_by = ensemble.provenance(used, runs, assignment)
-    total, name = assignment.count, folder_name(settings)
+    total, name = assignment.count, submission.product_folder(settings)
     with submission.claimed_folder(
         paths.submissions_dir(), name, made_by, images.fingerprint, settings.overwrite
     ) as result:
@@ -130,30 +128,6 @@ def main(settings: Settings) -> None:
     sheet = draw_examples(settings, result.folder, files, sorted(row.image for row in rows)[:12])
     products = "crops" if settings.output == "crops" else "masks"
     print(f"{len(rows)} {products} in {result.folder}; some of them: {sheet}")
-
-
-def folder_name(settings: Settings) -> str:
-    """Name of the folder that masks or crops go to."""
-    from datasets.lesion_crops import crop_folder
-    from inference.submission import mask_folder
-
-    if settings.output == "mask":
-        return mask_folder(settings.task, settings.pred_set)
-    return crop_folder(settings.task, settings.pred_set, settings.edge)
-
-
-def write_product(settings: Settings, folder, image_id: str, mask, box, original):
-    """Write the mask of an image, uint8 (H, W), or cut its original along the box; the file."""
-    from datasets import ISIC2018
-    from datasets.boxes import cut_lesion, radius_of_edge
-    from datasets.lesion_crops import write_crop
-    from inference.submission import write_mask
-
-    if settings.output == "mask":
-        return write_mask(folder, image_id, mask, *mask.shape)
-    edge_radius = radius_of_edge(settings.edge, settings.edge_radius)
-    crop = cut_lesion(ISIC2018.read_original(original), mask, box, edge_radius)
-    return write_crop(folder, image_id, crop, settings.format)
 
 
 def draw_examples(settings: Settings, folder, originals, image_ids: list[str]):

@@ -30,7 +30,6 @@ class Settings:
 
 
 def main(settings: Settings) -> dict[str, float]:
-    from collections.abc import Callable
     from dataclasses import replace
     from functools import cache
 
@@ -62,9 +61,9 @@ def main(settings: Settings) -> dict[str, float]:
     if len(np.unique(part)) < 2:
         raise UserError("tuning needs two held-out images at least.")
 
-    def mask_by(choice_of: Callable[[str], Choice]) -> MaskFor:
+    def mask_by(choices: dict[str, Choice]) -> MaskFor:
         def mask_for(image_id: str, height: int, width: int) -> np.ndarray:
-            choice = choice_of(image_id)
+            choice = choices[image_id]
             return mask_of(logits.blend(image_id, choice.weights), height, width, choice.rules)
 
         return mask_for
@@ -76,22 +75,21 @@ def main(settings: Settings) -> dict[str, float]:
         @cache
         def quick_score(choice: Choice) -> np.ndarray:
             progress.update()
-            table = score_masks(image_ids, small_truth_of, {"one": mask_by(lambda _: choice)})[
-                "one"
-            ]
-            return table[settings.measure].to_numpy()
+            rules = {"one": mask_by(dict.fromkeys(image_ids, choice))}
+            tables = score_masks(image_ids, small_truth_of, rules)
+            return tables["one"][settings.measure].to_numpy()
 
         best = choose(quick_score, members)
         nested = dict(choose_nested(quick_score, members, part))
 
     # 3 what it is worth, at original size
-    default, part_of = Choice((1.0,) * members), dict(zip(image_ids, part, strict=True))
-    choices = {
-        "not tuned": lambda _: default,
-        "tuned on other folds": lambda image_id: nested[part_of[image_id]],
-        "tuned on the same": lambda _: best,
+    rules = {
+        "not tuned": mask_by(dict.fromkeys(image_ids, Choice((1.0,) * members))),
+        "tuned on other folds": mask_by(
+            {image_id: nested[p] for image_id, p in zip(image_ids, part, strict=True)}
+        ),
+        "tuned on the same": mask_by(dict.fromkeys(image_ids, best)),
     }
-    rules = {name: mask_by(choice_of) for name, choice_of in choices.items()}
     tables = score_masks(image_ids, truth.read, rules, "score")
     weights = bootstrap.resample(image_ids)
     worth = {name: bootstrap.mask_table(table, weights) for name, table in tables.items()}
@@ -106,8 +104,7 @@ def main(settings: Settings) -> dict[str, float]:
     print(f"{ensemble.name}, {len(image_ids)} images ({what})")
     for label, weight in zip(ensemble.labels, best.weights, strict=True):
         print(f"  weight of {label}: {weight:.3f}")
-    for name, value in asdict(best.rules).items():
-        print(f"  {name}: {value}")
+    print("\n".join(f"  {name}: {value}" for name, value in asdict(best.rules).items()))
     if len(to_score.folds) < 2:
         print("a single fold: split into five parts, each tuned on the other four")
     print(facts.worth_text(worth, ("jaccard", "threshold_jaccard", "dice")))
