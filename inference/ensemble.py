@@ -207,16 +207,11 @@ def images_to_score(
     image_ids: Collection[str],
     limited: Callable[[Sequence[str]], Sequence[str]] = list,
 ) -> ImagesToScore:
-    """Which images these runs may be scored on.
+    """Which images these runs, found to be alike, may be scored on.
 
-    Args:
-        ensemble: checked to be alike.
-        eval_set: `fold`: those held out, of each fold that every member has; or another set.
-        image_ids: all images there are of that set.
-        limited: image ids of one part -> those of them to score.
-
-    Raises:
-        UserError: no image is left, a held-out image is missing, or a net was trained on one.
+    `eval_set` is `fold` (what was held out, of each fold that every member has) or another set, of
+    which `image_ids` are there; `limited` takes the ids of one part and gives those to score.
+    Raises UserError: no image is left, a held-out one is missing, or a net was trained on one.
     """
     parts: dict[int | None, list[str]] = {None: sorted(image_ids)}
     if eval_set == "fold":
@@ -271,13 +266,8 @@ def assign_runs(
     """Which runs may predict which image: those trained neither on it nor on its lesion.
 
     Left out is also an image that some member cannot predict: another ensemble would predict it.
-
-    Args:
-        ensemble: whose runs.
-        image_ids: the images to predict.
-        own_set: they are those that the runs were trained and held out from (checked by the
-            caller).
-        lesions: {image id: lesion id}, where known.
+    `own_set`: the images are those that the runs were trained and held out from (checked by the
+    caller); `lesions`: {image id: lesion id}, where known.
     """
     lesions = lesions or {}
     seen = {run.name: run_folder.trained_on(run, ensemble.folds[run.name]) for run in ensemble.runs}

@@ -159,15 +159,9 @@ def gather_logits(
 ) -> EnsembleLogits:
     """The logits of the images to score, of each fold of each member: read, or predicted and kept.
 
-    Args:
-        scope: whose.
-        to_score: from ensemble.images_to_score; of `fold` each run gives what it held out.
-        inputs: {name of a run: the images it takes}; None: what is not kept is an error.
-        batch_size: images per step.
-
-    Raises:
-        UserError without `inputs`, naming the command that makes what is not kept; and when
-        weights were replaced meanwhile.
+    Of `fold` each run gives what it held out. `inputs` are {name of a run: the images it takes};
+    without them, what is not kept is a UserError that names the command to make it. UserError also
+    when weights were replaced meanwhile.
     """
 
     def predict_with(run: Run) -> Predict:
@@ -208,15 +202,9 @@ def stream_logits(
 ) -> Iterator[tuple[list[str], np.ndarray]]:
     """Blended logits of images, batch by batch, each by the runs that may predict it.
 
-    Args:
-        ensemble: whose runs predict.
-        assignment: which run predicts which image. Of the runs' own set, what a run held out is
-            read from what is kept, and kept if it was not.
-        weights: of the members.
-        views: 1 or 8.
-        inputs: {name of a run: the images it takes}; nets are loaded only if they must predict.
-        batch_size: images per step.
-        done: images that are not wanted, see prediction.predict_logits.
+    Of the runs' own set, what a run held out is read from what is kept, and kept if it was not.
+    `weights` are those of the members; `inputs` {name of a run: the images it takes}, of which nets
+    are loaded only if they must predict; `done` images are not wanted, see predict_logits.
     """
     runs = {run.name: run for run in ensemble.runs}
 

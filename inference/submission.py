@@ -111,11 +111,8 @@ def open_folder(submissions: Path, name: str, made_by: dict, overwrite: bool) ->
 
     What the same maker has completed stays complete; whoever changes it must say otherwise first.
 
-    Args:
-        submissions: the folder of all results.
-        name: from mask_folder or lesion_crops.crop_folder.
-        made_by: see provenance.check_maker, which is asked first.
-        overwrite: delete what is there, whatever made it.
+    `name` is from mask_folder or lesion_crops.crop_folder; `made_by` goes to provenance.check_maker
+    first; `overwrite` deletes what is there, whatever made it.
     """
     if overwrite:
         provenance.remove(submissions, name)

@@ -121,18 +121,10 @@ def claim_run(
     None, and a line in the log that says why, where there is nothing to do: the run is finished, or
     another process trains it.
 
-    Args:
-        model_data: the folder of all runs.
-        task: 1 or 3.
-        k_fold: the fold held out.
-        settings: the script's settings; `backbone`, `version`, `num_folds`, `epochs` are read here.
-        folds: one row per image, see datasets.folds.
-        facts: what else settings.json is to hold (versions, device, fingerprint of the data ...).
-        replaced: runs to delete unread, from stamp_runs.
-
-    Raises:
-        UserError naming what differs when such a run was trained otherwise, or that it cannot
-        resume; UserError when a fold is empty, ValueError when a lesion or image is in two folds.
+    `folds` has a row per image, see datasets.folds; `facts` are what else settings.json is to hold
+    (versions, device, fingerprint of the data ...); `replaced` are runs to delete unread, from
+    stamp_runs. Raises UserError naming what differs when such a run was trained otherwise, or that
+    it cannot resume, or when a fold is empty; ValueError when a lesion or image is in two folds.
     """
     check_folds(folds, k_fold)
     record = {"format": FORMAT, "task": task, "k_fold": k_fold, "finished": False}

@@ -175,17 +175,9 @@ def fit_fold(
     score: larger), schedule (plateau lowers the learning rate by plateau_factor when val_loss has
     not fallen for plateau_patience epochs, down to min_learning_rate).
 
-    Args:
-        model: compiled.
-        start: what it starts from.
-        train: batches with a `set_epoch`, called before each epoch.
-        held_out: batches the net is scored on after each epoch.
-        run: begun, see claim.begin_run.
-        class_weight: {class index: weight in the loss}.
-        verbose: of Keras's fit.
-
-    Raises:
-        UserError when a loss is no longer a number, or the state is damaged; EndedBySignal.
+    The run was begun (claim.begin_run); `train` has a `set_epoch`; class_weight is {class index:
+    weight in the loss}. Raises UserError when a loss is no longer a number, or the state is
+    damaged; EndedBySignal.
     """
     settings, progress, save = run.settings, Progress(), partial(save_weights, model)
     start.restore()  # and no new global seed, which would make TensorFlow optimise its graphs again

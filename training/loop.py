@@ -105,15 +105,9 @@ def train_folds(
     A fold that is finished, or that another process trains, is skipped. Close the iterator, so that
     the lock goes when the caller fails.
 
-    Args:
-        plan: from plan_folds.
-        data: what to train on.
-        build: builds and compiles the net; called once for all folds (with the `cosine` schedule,
-            whose steps are part of it, once more where a fold has other steps).
-        class_weight: int (n,) rows to train on -> {class index: weight in the loss}.
-
-    Raises:
-        UserError: the run cannot be trained with these settings, see claim_run and fit_fold.
+    `build` is called once for all folds (with the `cosine` schedule, whose steps are part of the
+    net, once more where a fold has other steps); `class_weight` takes the rows to train on, int
+    (n,), and gives {class index: weight in the loss}. UserError as in claim_run and fit_fold.
     """
     settings, net = plan.settings, None
     for k_fold in plan.k_folds:  # before the first of them is trained

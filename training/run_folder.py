@@ -155,16 +155,8 @@ def find_runs(
 ) -> list[Run]:
     """The runs of a backbone and version that have weights, in order of the fold.
 
-    Args:
-        model_data: the folder of all runs.
-        task: 1 or 3.
-        backbone: of the runs.
-        version: of the runs.
-        k_folds: which folds; None: all there are.
-
-    Raises:
-        UserError, listing the runs there are, when one of the folds (or every one) is missing or
-        has no weights yet.
+    `k_folds` None: all there are. Raises UserError, listing the runs there are, when one of the
+    folds (or every one) is missing or has no weights yet, or two folders hold the same run.
     """
     runs, named = list_runs(model_data, task), {}
     for run in runs:
