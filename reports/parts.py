@@ -184,7 +184,7 @@ def two_way_table(table: pd.DataFrame, counts: Mapping[str, int] | None = None) 
 
 
 def limits_section(limits: Sequence[str]) -> Iterator[Section]:
-    """What the scores do not tell, if anything was said."""
+    """What was not tested, if there is anything."""
     if limits:
         yield Section("What this was not tested on", points=limits, warns=True)
 

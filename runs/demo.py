@@ -130,7 +130,7 @@ def check_scores(settings: Settings, root: Path) -> dict[str, float]:
     if low:
         raise UserError(
             f"{' and '.join(low)}: these nets did not learn what they should. With fewer lesions, "
-            f"epochs or smaller images that is no wonder; else something is wrong here."
+            f"fewer epochs or smaller images that is expected; otherwise it is a defect."
         )
     return scores
 

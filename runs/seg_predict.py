@@ -23,8 +23,8 @@ class Settings:
     backbone: Literal[*BACKBONES] = "densenet169"  # of the runs that predict
     version: str = "0"  # of the runs
     ensemble: command_line.Runs = ()  # further runs to average with, such as vgg16:0
-    task: Literal[1, 3] = 3  # whose images
-    pred_set: Literal["training", "validation", "test"] = "training"  # which of them
+    task: Literal[1, 3] = 3  # that the images belong to
+    pred_set: Literal["training", "validation", "test"] = "training"  # set to predict
     limit: command_line.Limit = None
     """only the first N by id; with known Task 3 labels the first of each class, in proportion"""
     tta: bool = False  # test-time augmentation: mean over 8 flips and quarter turns

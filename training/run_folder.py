@@ -267,7 +267,7 @@ def folds_fingerprint(folds: pd.DataFrame) -> str:
 def check_unseen(folds: pd.DataFrame, k_fold: int, image_ids: list[str]) -> None:
     """Raise UserError without images to score, or when the net of fold `k_fold` trained on one."""
     if not image_ids:
-        raise UserError("there is no image to score; --limit must leave some.")
+        raise UserError("no image to score; raise --limit.")
     seen = sorted(set(image_ids) & set(training_images(folds, k_fold)))
     if seen:
         raise UserError(

@@ -17,7 +17,7 @@ from misc_utils.errors import UserError
 
 @dataclass(frozen=True)
 class Settings:
-    """What to build; see the README for the folders of data/."""
+    """What to build; see data/README.md for the folders."""
 
     image_size: int = 224  # side of the cached pictures in pixels
 
