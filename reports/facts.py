@@ -20,13 +20,13 @@ from training import run_folder
 INTERVALS = "Intervals: percentiles of 2,000 bootstrap resamples of the {}."
 
 COMMON_LIMITS = (
-    "People: skin tones, ages and body sites are those of the archive, mostly light skin; nothing here "
-    "says how the nets do on others.",
+    "People: skin tones, ages and body sites are those of the archive, mostly light skin; nothing "
+    "here says how the nets do on others.",
     "Cameras and clinics other than those the training images come from, photographs taken without "
     "a dermatoscope, and images with more than one lesion.",
     "Images of none of the classes, or without a lesion: the nets answer all the same.",
-    "The intervals say how much other images of the same kind would change the scores, not how much "
-    "another training with another seed would.",
+    "The intervals say how much other images of the same kind would change the scores, not how "
+    "much another training with another seed would.",
 )
 FOLD_LIMITS = (
     "The epoch whose weights were kept was chosen on these held-out images by {monitor}, so the "
