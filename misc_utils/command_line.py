@@ -108,12 +108,14 @@ def run(
 def import_keras() -> None:
     """Import keras without the messages its backend prints at start.
 
+    Of `~/.keras/keras.json` only the backend counts: number format, epsilon and order of axes are
+    set to what the nets are made for, so that the same settings give the same weights anywhere.
     `run` calls it, except for scripts that do not always need Keras; those call it when they do.
     UserError when the backend is unknown or not installed.
     """
     try:
         with _silence():
-            importlib.import_module("keras")
+            keras = importlib.import_module("keras")
     except (ImportError, ValueError) as error:  # ValueError: Keras does not know the backend
         named = os.environ.get("KERAS_BACKEND", "the default")
         file = REQUIREMENTS.get(getattr(error, "name", None) or named)
@@ -122,6 +124,9 @@ def import_keras() -> None:
             f"Keras cannot be loaded with the backend {named} ({error}). {install} KERAS_BACKEND "
             f"to {', '.join(REQUIREMENTS)}, whichever is installed."
         ) from None
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_image_data_format("channels_last")
 
 
 @contextlib.contextmanager

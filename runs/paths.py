@@ -1,9 +1,12 @@
 """Where everything lies. Edit root_dir, or set the environment variable ISIC_ROOT.
 
-Importing this module puts the repository on sys.path, so that the scripts work from any directory.
+Importing this module puts the repository on sys.path, so that the scripts work from any directory,
+and ends the process with one line where the packages of requirements.txt are not installed.
 """
 
+import importlib.util
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -14,6 +17,19 @@ root_dir = (
 
 if str(repository) not in sys.path:
     sys.path.insert(0, str(repository))
+
+# tyro stands for all: no other project's environment is likely to have it
+if importlib.util.find_spec("tyro") is None:
+    environment = repository / ".venv"
+    activate = f". {shlex.quote(str(environment / 'bin' / 'activate'))}"
+    install = (
+        f"{shlex.quote(sys.executable)} -m venv {shlex.quote(str(environment))} && {activate} && "
+        f"pip install -r {shlex.quote(str(repository / 'requirements.txt'))}"
+    )
+    sys.exit(
+        f"error: {sys.executable} does not have the packages of this project. Run "
+        f"`{activate if environment.is_dir() else install}`, then the script again."
+    )
 
 
 def root() -> Path:

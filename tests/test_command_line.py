@@ -1,7 +1,9 @@
 import dataclasses
 import importlib
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -127,3 +129,53 @@ def test_a_backend_that_cannot_be_had_is_one_line(backend, fix, tmp_path):
     )
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 1 and "UserError: Keras cannot be loaded" in last and fix in last
+
+
+@pytest.mark.parametrize("floatx", ["float16", "float64"])
+def test_of_the_keras_settings_of_a_home_only_the_backend_counts(floatx, tmp_path):
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    found = {
+        "floatx": floatx,
+        "epsilon": 0.01,
+        "backend": backend,
+        "image_data_format": "channels_first",
+    }
+    (tmp_path / "keras.json").write_text(json.dumps(found))
+    code = f"""
+import json, sys
+sys.path.insert(0, {str(ROOT)!r})
+from misc_utils import command_line
+command_line.import_keras()
+import keras
+layer = keras.layers.Conv2D(2, 3)
+layer.build((None, 8, 8, 3))
+config = keras.config
+print(json.dumps([config.floatx(), config.epsilon(), config.image_data_format(),
+                  keras.backend.backend(), layer.dtype, str(keras.ops.zeros(1).dtype),
+                  list(layer.compute_output_shape((1, 8, 8, 3)))]))
+"""
+    environment = os.environ | {"KERAS_HOME": str(tmp_path)}
+    environment.pop("KERAS_BACKEND", None)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    *config, zeros, shape = json.loads(done.stdout)
+    assert config == ["float32", 1e-7, "channels_last", backend, "float32"]
+    assert "float32" in zeros and shape == [1, 6, 6, 2]
+
+
+@pytest.mark.parametrize("script", ["seg_train", "cls_predict", "compare", "demo"])
+@pytest.mark.parametrize("made", [False, True])
+def test_a_forgotten_virtual_environment_is_one_line(script, made, tmp_path):
+    for folder in ("misc_utils", "runs"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    if made:
+        (tmp_path / ".venv").mkdir()
+    script = str(tmp_path / "runs" / f"{script}.py")
+    command = [sys.executable, "-S", script]  # -S: no site-packages
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    lines = done.stderr.splitlines()
+    assert done.returncode == 1 and len(lines) == 1, done.stderr
+    assert f". {tmp_path}/.venv/bin/activate" in lines[0]
+    installs = f"pip install -r {tmp_path}/requirements.txt" in lines[0]
+    assert installs is not made
