@@ -21,14 +21,20 @@ if str(repository) not in sys.path:
 # tyro stands for all: no other project's environment is likely to have it
 if importlib.util.find_spec("tyro") is None:
     environment = repository / ".venv"
-    activate = f". {shlex.quote(str(environment / 'bin' / 'activate'))}"
-    install = (
-        f"{shlex.quote(sys.executable)} -m venv {shlex.quote(str(environment))} && {activate} && "
-        f"pip install -r {shlex.quote(str(repository / 'requirements.txt'))}"
+    python, folder, requirements = (
+        shlex.quote(str(path))
+        for path in (sys.executable, environment, repository / "requirements.txt")
     )
+    steps = []
+    if not environment.is_dir():
+        steps.append(f"{python} -m venv {folder}")
+    if Path(sys.prefix).resolve() != environment:
+        steps.append(f". {folder}/bin/activate")
+    if len(steps) != 1:  # else the packages may be there, and the environment is not active
+        steps.append(f"{folder}/bin/python -m pip install -r {requirements}")
     sys.exit(
         f"error: {sys.executable} does not have the packages of this project. Run "
-        f"`{activate if environment.is_dir() else install}`, then the script again."
+        f"`{' && '.join(steps)}`, then the script again."
     )
 
 

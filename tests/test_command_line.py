@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+import venv
 from pathlib import Path
 
 import pytest
@@ -179,3 +180,13 @@ def test_a_forgotten_virtual_environment_is_one_line(script, made, tmp_path):
     assert f". {tmp_path}/.venv/bin/activate" in lines[0]
     installs = f"pip install -r {tmp_path}/requirements.txt" in lines[0]
     assert installs is not made
+
+
+def test_an_environment_without_packages_is_told_to_install_them(tmp_path):
+    for folder in ("misc_utils", "runs"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    venv.create(tmp_path / ".venv", symlinks=True)
+    command = [str(tmp_path / ".venv/bin/python"), str(tmp_path / "runs" / "seg_eval.py")]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and f"/bin/python -m pip install -r {tmp_path}/" in done.stderr
