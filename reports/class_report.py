@@ -13,9 +13,9 @@ import pandas as pd
 from evaluation.class_evaluation import Scored
 from evaluation.class_scoring import score_classes
 from inference.scope import Scope
-from reports import class_figures, facts, figures, parts
+from reports import charts, facts, figures, parts
 from reports.pages import format_share
-from reports.parts import Frame, Section, Shown
+from reports.parts import Frame, Picture, Section
 
 GALLERY = 12  # mistakes shown
 MOST_MISTAKES = 6  # the most frequent ones are named
@@ -75,7 +75,7 @@ def write_page(
     file: Path,
     frame: Frame,
     scored: Scored,
-    galleries: Mapping[str, Sequence[Shown]],
+    galleries: Mapping[str, Sequence[Picture]],
     columns: Mapping[str, pd.DataFrame] = {},
 ) -> None:
     """Write the page; `columns` are {name: scores} beside those of `scored`."""
@@ -83,14 +83,13 @@ def write_page(
     overall = scored.columns.get("uncalibrated", scored.overall)
     counts = dict(zip(classes, np.bincount(truth, minlength=len(classes)), strict=True))
     matrix = parts.chart(
-        class_figures.draw_confusion(confusion, classes),
+        charts.draw_confusion(confusion, classes),
         "",
         "Confusion matrix: rows are true classes, columns decided ones",
         wide=True,
     )
     sections = [
         parts.scores_section(overall, scored.columns | columns, frame.notes),
-        *parts.limits_section(frame.limits),
         Section("By class", tables=[parts.two_way_table(scored.per_class, counts)]),
         Section(
             "Confusion",
@@ -99,12 +98,10 @@ def write_page(
             charts=[matrix],
         ),
         _curves_section(scored),
-        *parts.gallery_section(galleries),
-        *parts.training_section(frame.histories),
-        *parts.about_section(frame.about),
+        Section("Gallery", galleries=galleries),
     ]
     subtitle = f"Diagnoses (Task 3) of {len(truth):,} images"
-    parts.write_page(file, frame.title, subtitle, parts.tiles(overall), sections)
+    parts.write_page(file, frame, subtitle, parts.tiles(overall), sections)
 
 
 def _curves_section(scored: Scored) -> Section:
@@ -112,19 +109,19 @@ def _curves_section(scored: Scored) -> Section:
     truth, probability, classes = scored.truth, scored.probability, scored.classes
     absent = [name for number, name in enumerate(classes) if not (truth == number).any()]
     said = [f"No image in the truth, thus no ROC curve: {', '.join(absent)}."] if absent else []
-    charts = [
+    drawn = [
         parts.chart(
-            class_figures.draw_roc(truth, probability, classes),
+            charts.draw_roc(truth, probability, classes),
             "ROC: each class against all others",
             "ROC curve of each class, its area in the legend",
         ),
         parts.chart(
-            class_figures.draw_reliability(truth, probability, scored.calibrated),
+            charts.draw_reliability(truth, probability, scored.calibrated),
             "Reliability: confidence against accuracy",
             "Share of right decisions at each confidence, 15 bins; below, how many images each has",
         ),
     ]
-    return Section("ROC and calibration", text=said, charts=charts)
+    return Section("ROC and calibration", text=said, charts=drawn)
 
 
 def mistakes(confusion: np.ndarray, classes: Sequence[str]) -> list[str]:
@@ -147,13 +144,13 @@ def mistakes(confusion: np.ndarray, classes: Sequence[str]) -> list[str]:
 
 def confident_mistakes(
     table: pd.DataFrame, scored: Scored, read: Callable[[str], np.ndarray]
-) -> list[Shown]:
+) -> list[Picture]:
     """The wrong decisions of the largest probability."""
     decided, sure = scored.probability.argmax(axis=1), scored.probability.max(axis=1)
     wrong = np.flatnonzero(decided != scored.truth)
     worst = wrong[np.argsort(-sure[wrong], kind="stable")][:GALLERY]
     return [
-        Shown(
+        parts.picture(
             table.index[row],
             f"truth {scored.classes[scored.truth[row]]}, said {scored.classes[decided[row]]} "
             f"with {sure[row]:.3f}",

@@ -11,7 +11,7 @@ import pandas as pd
 
 from inference.ensemble import shortened
 from inference.scope import Scope
-from reports import facts, parts, score_figures
+from reports import charts, facts, parts
 from reports.pages import format_interval, readable
 from reports.parts import Chart, Frame, Section, Table
 
@@ -75,46 +75,37 @@ def write_page(file: Path, frame: Frame, scores: pd.DataFrame, differences: pd.D
         differences: index: (pair, such as `b - a`, measure); the same columns. May be empty.
     """
     table = parts.two_way_table(scores)
+    notes = [parts.INTERVAL, *frame.notes]
     sections = [
-        Section(
-            "Scores",
-            tables=[table],
-            notes=[parts.INTERVAL, *frame.notes],
-            charts=_forests(scores, "Scores"),
-        ),
-        *_differences_section(differences),
-        *parts.limits_section(frame.limits),
-        *parts.training_section(frame.histories),
-        *parts.about_section(frame.about),
+        Section("Scores", tables=[table], notes=notes, charts=_forests(scores, "Scores")),
+        _differences_section(differences),
     ]
     subtitle = f"{len(table.rows):,} systems compared on the same images"
-    parts.write_page(file, frame.title, subtitle, [], sections)
+    parts.write_page(file, frame, subtitle, [], sections)
 
 
-def _differences_section(differences: pd.DataFrame) -> list[Section]:
-    """Paired differences in tables, in words and as charts; nothing if there is none."""
-    if not len(differences):
-        return []
-    tables = []
+def _differences_section(differences: pd.DataFrame) -> Section:
+    """Paired differences in tables, in words and as charts."""
+    tables, text = [], []
     for pair in dict.fromkeys(differences.index.get_level_values(0)):
+        text = ["Each pair on the same images: the first less the second."]
         of_pair = differences.xs(pair, level=0)[["value", "low", "high"]]
         rows = [
             [readable(measure), format_interval(value, low, high), _in_words(low, high)]
             for measure, value, low, high in of_pair.itertuples()
         ]
         tables.append(Table(["", "difference", "its interval"], rows, title=str(pair)))
-    said = ["Each pair on the same images: the first less the second."]
-    return [Section("Differences", said, tables, charts=_forests(differences, "Differences"))]
+    return Section("Differences", text, tables, charts=_forests(differences, "Differences"))
 
 
 def _forests(table: pd.DataFrame, what: str) -> list[Chart]:
     """A forest plot for each measure of a table indexed by (name, measure)."""
-    charts = []
+    drawn = []
     for measure in dict.fromkeys(table.index.get_level_values(1)):
-        png = score_figures.draw_forest(table.xs(measure, level=1), what == "Differences")
+        png = charts.draw_forest(table.xs(measure, level=1), what == "Differences")
         alt = f"{what} in {readable(measure)} with their intervals; the numbers are in the table"
-        charts.append(parts.chart(png, readable(measure), alt))
-    return charts
+        drawn.append(parts.chart(png, readable(measure), alt))
+    return drawn
 
 
 def _in_words(low: float, high: float) -> str:

@@ -12,9 +12,9 @@ import pandas as pd
 
 from datasets.challenge import JACCARD_THRESHOLD
 from inference.scope import Scope
-from reports import facts, figures, parts, score_figures
+from reports import charts, facts, figures, parts
 from reports.pages import format_score, format_share
-from reports.parts import Frame, Section, Shown, Tile
+from reports.parts import Frame, Picture, Section, Tile
 
 GALLERY = 8  # pictures in each part of a gallery
 
@@ -36,9 +36,9 @@ def write(
         masks_of: image id -> image (H, W, 3), truth and predicted mask (H, W).
     """
 
-    def shown(image_id: str) -> Shown:
+    def picture(image_id: str) -> Picture:
         caption = f"Jaccard {images.jaccard[image_id]:.3f}"
-        return Shown(image_id, caption, figures.outline(*masks_of(image_id)))
+        return parts.picture(image_id, caption, figures.outline(*masks_of(image_id)))
 
     ranked = images["jaccard"].sort_values(kind="stable").index.tolist()
     middle = max((len(ranked) - GALLERY) // 2, 0)
@@ -49,7 +49,7 @@ def write(
     }
     columns, notes = facts.tuned_columns(scope, used)
     frame = facts.frame(scope, used, images["fold"], ["images", *notes])
-    pictures = {name: [shown(i) for i in image_ids] for name, image_ids in galleries.items()}
+    pictures = {name: list(map(picture, image_ids)) for name, image_ids in galleries.items()}
     file = scope.ensemble.file(f"report_{scope.ending}.html")
     write_page(file, frame, scores, images, pictures, columns)
     return file
@@ -60,7 +60,7 @@ def write_page(
     frame: Frame,
     scores: pd.DataFrame,
     images: pd.DataFrame,
-    galleries: Mapping[str, Sequence[Shown]],
+    galleries: Mapping[str, Sequence[Picture]],
     columns: Mapping[str, pd.DataFrame] = {},
 ) -> None:
     """Write the page; `columns` are {name: scores} beside the scores.
@@ -71,17 +71,14 @@ def write_page(
     below = int((images["jaccard"] < JACCARD_THRESHOLD).sum())
     sections = [
         parts.scores_section(scores, columns, frame.notes),
-        *parts.limits_section(frame.limits),
         _distribution_section(images, below),
-        *parts.gallery_section(galleries, outlined=True),
-        *parts.training_section(frame.histories),
+        Section("Gallery", galleries=galleries, outlined=True),
         Section("Every image", tables=[parts.images_table(images)]),
-        *parts.about_section(frame.about),
     ]
     share, more = f"{100 * below / len(images):.1f} %", f"{below:,} of {len(images):,}"
     tiles = [*parts.tiles(scores), Tile(f"images below {JACCARD_THRESHOLD}", share, more)]
     subtitle = f"Lesion boundaries (Task 1) in {len(images):,} images"
-    parts.write_page(file, frame.title, subtitle, tiles, sections)
+    parts.write_page(file, frame, subtitle, tiles, sections)
 
 
 def _distribution_section(images: pd.DataFrame, below: int) -> Section:
@@ -96,16 +93,16 @@ def _distribution_section(images: pd.DataFrame, below: int) -> Section:
         text.append(
             f"{(share <= 0).sum():,} without lesion in the truth have no size to be drawn at."
         )
-    charts = [
+    drawn = [
         parts.chart(
-            score_figures.draw_jaccard_histogram(jaccard),
+            charts.draw_jaccard_histogram(jaccard),
             "How many images have which Jaccard index",
             f"Histogram of the Jaccard index; {count} below {JACCARD_THRESHOLD}",
         ),
         parts.chart(
-            score_figures.draw_jaccard_by_size(jaccard, share),
+            charts.draw_jaccard_by_size(jaccard, share),
             "Jaccard index by size of the lesion",
             "Jaccard index of each image against the lesion's share of it, with running median",
         ),
     ]
-    return Section("Distribution", text=text, charts=charts)
+    return Section("Distribution", text=text, charts=drawn)

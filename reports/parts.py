@@ -1,11 +1,11 @@
 """The parts that reports are made of: tables of text, charts, galleries, facts.
 
-Enters: tables of scores, histories, pictures uint8 RGB (H, W, 3), facts. Leaves: sections that the
-template `report.html.j2` writes; all in them is plain text, which the template escapes.
+Enters: tables of scores, histories, pictures uint8 RGB (H, W, 3), facts. Leaves: a page of sections
+that the template `report.html.j2` writes; all in them is plain text, which the template escapes.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from misc_utils.files import write_text
-from reports import score_figures
+from reports import charts
 from reports.pages import (
     data_uri,
     embed,
@@ -27,26 +27,8 @@ from reports.pages import (
 INTERVAL = "In brackets: the 95 % interval."
 TILES = ("threshold_jaccard", "jaccard", "dice", "balanced_accuracy", "accuracy", "macro_auc")
 MOST_TILES = 3  # of these, the first that there are
-CURVES = ("loss", "threshold_jaccard", "jaccard", "balanced_accuracy", "accuracy")  # drawn first
-MOST_CURVES = 4
-NOT_CURVES = ("epoch", "learning_rate", "seconds")
 MOST_ROWS = 300  # of the table of images
 MOST_FACTS = 6  # a list of more is folded
-
-
-@dataclass(frozen=True, eq=False)
-class Shown:
-    """A picture of a gallery.
-
-    Attributes:
-        image_id: stands under the picture.
-        caption: what there is to say of it.
-        picture: uint8 RGB (H, W, 3).
-    """
-
-    image_id: str
-    caption: str
-    picture: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -118,13 +100,27 @@ class Section:
         """What a link within the page names."""
         return self.title.lower().replace(" ", "-")
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is only a heading."""
+        content = (self.text, self.tables, self.notes, self.points, self.charts, self.facts)
+        return not any(map(len, content)) and not self.galleries
+
 
 def write_page(
-    file: Path, title: str, subtitle: str, tiles: Sequence[Tile], sections: Sequence[Section]
+    file: Path, frame: Frame, subtitle: str, tiles: Sequence[Tile], sections: Sequence[Section]
 ) -> None:
-    """Write a page that needs no other file, no network and no JavaScript; whole or not at all."""
-    content = {"tiles": tiles, "sections": sections, "most_facts": MOST_FACTS}
-    write_text(file, render("report.html.j2", title=title, subtitle=subtitle, **content))
+    """Write a page that needs no other file, no network and no JavaScript; whole or not at all.
+
+    The first of the sections is that of the scores; what the frame holds is put behind it and at
+    the end, and sections without content are left out.
+    """
+    first, *others = sections
+    limits = Section("What this was not tested on", points=frame.limits, warns=True)
+    everything = [first, limits, *others, _training(frame.histories), _about(frame.about)]
+    shown = [section for section in everything if not section.is_empty]
+    content = {"subtitle": subtitle, "tiles": tiles, "sections": shown, "most_facts": MOST_FACTS}
+    write_text(file, render("report.html.j2", title=frame.title, **content))
 
 
 def check_columns(table: pd.DataFrame, wanted: Sequence[str], name: str) -> None:
@@ -132,6 +128,11 @@ def check_columns(table: pd.DataFrame, wanted: Sequence[str], name: str) -> None
     missing = [column for column in wanted if column not in table.columns]
     if missing or not len(table):
         raise ValueError(f"{name} need rows with {', '.join(wanted)}; missing: {missing or 'rows'}")
+
+
+def picture(image_id: str, caption: str, pixels: np.ndarray) -> Picture:
+    """A picture of a gallery, from uint8 RGB (H, W, 3)."""
+    return Picture(embed(pixels), image_id, caption)
 
 
 def chart(png: bytes, title: str, alt: str, wide: bool = False) -> Chart:
@@ -183,58 +184,31 @@ def two_way_table(table: pd.DataFrame, counts: Mapping[str, int] | None = None) 
     return Table(head, rows)
 
 
-def limits_section(limits: Sequence[str]) -> Iterator[Section]:
-    """What was not tested, if there is anything."""
-    if limits:
-        yield Section("What this was not tested on", points=limits, warns=True)
-
-
-def gallery_section(
-    galleries: Mapping[str, Sequence[Shown]], outlined: bool = False
-) -> Iterator[Section]:
-    """Pictures under their names, if there are galleries."""
-    if galleries:
-        embedded = {
-            name: [Picture(embed(one.picture), one.image_id, one.caption) for one in shown]
-            for name, shown in galleries.items()
-        }
-        yield Section("Gallery", galleries=embedded, outlined=outlined)
-
-
-def training_section(histories: Mapping[str, pd.DataFrame] | None) -> Iterator[Section]:
-    """Curves over the epochs, and the best of them in words, if there are histories."""
-    histories = {name: table for name, table in (histories or {}).items() if len(table)}
-    found = dict.fromkeys(
-        column.removeprefix("val_") for table in histories.values() for column in table.columns
-    )
-    known = [name for name in CURVES if name in found]
-    measures = [*known, *(name for name in found if name not in (*known, *NOT_CURVES))]
-    if not measures:
-        return
-    charts = []
-    for measure in measures[:MOST_CURVES]:
+def _training(histories: Mapping[str, pd.DataFrame]) -> Section:
+    """Curves over the epochs, and the best of them in words."""
+    histories = {name: table for name, table in histories.items() if len(table)}
+    measures, drawn = charts.curves_of(histories), []
+    for measure in measures[: charts.MOST_CURVES]:
         alt = f"{readable(measure)} of each epoch, in training and on held-out images"
-        charts.append(
-            chart(score_figures.draw_training_curves(histories, measure), readable(measure), alt)
-        )
+        png = charts.draw_training_curves(histories, [measure])
+        drawn.append(chart(png, readable(measure), alt))
     shown = measures[:2]
     head = ["run", "epochs", *(f"best held-out {readable(measure)}" for measure in shown)]
     rows = [
         [name, f"{len(table):,}", *(_best(table, measure) for measure in shown)]
         for name, table in histories.items()
     ]
-    yield Section("Training", tables=[Table(head, rows)], charts=charts)
+    return Section("Training", tables=[Table(head, rows)] if measures else [], charts=drawn)
 
 
-def about_section(about: Mapping[str, Mapping[str, object]]) -> Iterator[Section]:
-    """Named lists of facts, if there are any."""
+def _about(about: Mapping[str, Mapping[str, object]]) -> Section:
+    """Named lists of facts."""
     facts = {
         name: {str(key): format_fact(value) for key, value in values.items()}
         for name, values in about.items()
         if values
     }
-    if facts:
-        yield Section("Settings and data", facts=facts)
+    return Section("Settings and data", facts=facts)
 
 
 def images_table(images: pd.DataFrame) -> Table:
@@ -264,7 +238,7 @@ def _best(history: pd.DataFrame, measure: str) -> str:
     if values is None or values.isna().all():
         return "none"
     place = values.idxmin() if measure.endswith("loss") else values.idxmax()
-    epoch = score_figures.epochs_of(history)[place]
+    epoch = charts.epochs_of(history)[place]
     return f"{format_score(float(values[place]))} in epoch {epoch:.0f}"
 
 

@@ -127,17 +127,20 @@ def write_pages(settings: Settings, name: str, originals, crops, image_ids, prob
     shutil.rmtree(folder, ignore_errors=True)
     if not settings.browse:
         return
-    labels = known_labels(paths.data_dir(), settings.pred_set)
-    row_of = dict(zip(image_ids, probability, strict=True))
+    progress = tqdm(total=len(image_ids), desc="pages", unit="image")
 
-    def card(image_id: str) -> browse.Row:
-        picture = ISIC2018.read_original(originals[image_id])
+    def read(image_id: str):
+        progress.update()
         crop = ISIC2018.read_original(crops[image_id]) if image_id in crops else None
-        return browse.Row(image_id, picture, crop, row_of[image_id], labels.get(image_id))
+        return ISIC2018.read_original(originals[image_id]), crop
 
-    cards = map(card, tqdm(image_ids, desc="pages", unit="image"))
     title = f"Task 3, {settings.pred_set} set: {name}"
-    print(f"to look at: {browse.write_pages(folder, cards, ISIC2018.CLASSES, title)}")
+    truth = known_labels(paths.data_dir(), settings.pred_set)
+    with progress:
+        index = browse.write_pages(
+            folder, title, image_ids, probability, ISIC2018.CLASSES, truth, read
+        )
+    print(f"to look at: {index}")
 
 
 def known_labels(data_dir, images: str) -> dict[str, str]:

@@ -69,7 +69,7 @@ def train(plan) -> None:
     from models.classifier import build_classifier
     from models.losses import class_weights, classification_loss
     from models.metrics import classification_metrics
-    from reports import figures
+    from reports import charts
     from training import run_folder
     from training.loop import TrainingData, train_folds
 
@@ -121,7 +121,7 @@ def train(plan) -> None:
     with closing(train_folds(plan, data, build, weights_of)) as trained_folds:
         for fold in trained_folds:
             kept_logits.keep_held_out(fold, images, settings.batch_size)
-            figures.draw_history(fold.run.file("history.png"), fold.progress.columns, fold.run.name)
+            charts.write_history(fold.run.file("history.png"), fold.run.name, fold.progress.columns)
             fold.finish()
             best = fold.progress.scores
             print(

@@ -139,12 +139,16 @@ def draw_examples(settings: Settings, folder, originals, image_ids: list[str]):
 
     sheet = folder.with_name(f"{folder.name}_examples.png")
     if settings.output == "crops":
-        crops = [crop_file(folder, image_id, settings.format) for image_id in image_ids]
-        figures.draw_crops(sheet, [ISIC2018.read_original(file) for file in crops], image_ids)
+        files = [crop_file(folder, image_id, settings.format) for image_id in image_ids]
+        pictures = [ISIC2018.read_original(file) for file in files]
     else:
-        masks = [read_mask(folder, image_id) for image_id in image_ids]
-        pictures = [ISIC2018.read_original(originals[image_id]) for image_id in image_ids]
-        figures.draw_overlays(sheet, pictures, None, masks, image_ids)
+        pictures = [
+            figures.outline(
+                ISIC2018.read_original(originals[image_id]), None, read_mask(folder, image_id)
+            )
+            for image_id in image_ids
+        ]
+    figures.draw_sheet(sheet, pictures, image_ids)
     return sheet
 
 

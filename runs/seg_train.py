@@ -53,7 +53,7 @@ def main(settings: Settings) -> None:
     from models.losses import segmentation_loss
     from models.metrics import segmentation_metrics
     from models.unet import build_segmenter
-    from reports import figures
+    from reports import charts
     from training.loop import TrainingData, plan_folds, train_folds
 
     # 1 which folds; settings that differ from those of earlier runs are refused
@@ -84,7 +84,7 @@ def main(settings: Settings) -> None:
     with closing(train_folds(plan, data, build)) as trained_folds:
         for fold in trained_folds:
             kept_logits.keep_held_out(fold, images, settings.batch_size)
-            figures.draw_history(fold.run.file("history.png"), fold.progress.columns, fold.run.name)
+            charts.write_history(fold.run.file("history.png"), fold.run.name, fold.progress.columns)
             fold.finish()
             best = fold.progress.scores
             print(

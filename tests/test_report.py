@@ -10,7 +10,7 @@ import pytest
 from evaluation.class_evaluation import Scored
 from misc_utils import files
 from reports import class_report, comparison_report, mask_report
-from reports.parts import Frame, Shown
+from reports.parts import Frame, picture
 
 NAN = float("nan")
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -66,8 +66,7 @@ def scores(**rows) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
 
 
-def picture(shade: int = 200) -> np.ndarray:
-    return np.full((30, 40, 3), shade, np.uint8)
+GREY = np.full((30, 40, 3), 200, np.uint8)
 
 
 SCORES = scores(
@@ -109,7 +108,7 @@ def write_segmentation(file: Path, **changed) -> Page:
     content = {
         "scores": SCORES,
         "images": IMAGES,
-        "galleries": {"Worst": [Shown("<b>x</b>", 'a "caption"', picture())], "Best": []},
+        "galleries": {"Worst": [picture("<b>x</b>", 'a "caption"', GREY)], "Best": []},
     }
     mask_report.write_page(file, frame, **(content | changed))
     return Page(file.read_text(encoding="utf-8"))
@@ -125,8 +124,8 @@ def test_segmentation_report(tmp_path):
         "what-this-was-not-tested-on",
         "distribution",
         "gallery",
-        "training",
         "every-image",
+        "training",
         "settings-and-data",
     ]
     assert "<title>Task 1 &amp; more</title>" in page.html
@@ -235,7 +234,7 @@ def write_classification(file: Path, **changed) -> Page:
         "calibrated": None,
         "columns": {},
     }
-    galleries = {"Confident mistakes": [Shown("ISIC_1", "NV, truth MEL", picture())]}
+    galleries = {"Confident mistakes": [picture("ISIC_1", "NV, truth MEL", GREY)]}
     frame = framed({"title": "Task 3", "about": ABOUT, "limits": []}, changed)
     class_report.write_page(file, frame, Scored(**(scored | changed)), galleries)
     return Page(file.read_text(encoding="utf-8"))
