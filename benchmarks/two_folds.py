@@ -59,12 +59,7 @@ with tempfile.TemporaryDirectory() as root:
     assert paths.root() == Path(root).resolve()
     draw_dataset(Path(root) / "data", lesions=8, test_lesions=1, shorter_side=(64, 64))
     settings = seg_train.Settings(
-        backbone=sys.argv[1],
-        weights="none",
-        image_size=64,
-        num_folds=2,
-        epochs=1,
-        batch_size=2,
+        backbone=sys.argv[1], weights="none", image_size=64, num_folds=2, epochs=1, batch_size=2
     )
     with (
         patch.object(folds, "split_images", then_start(folds.split_images)),

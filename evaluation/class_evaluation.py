@@ -41,10 +41,7 @@ class Scored:
 
 
 def score(
-    table: pd.DataFrame,
-    truth: np.ndarray,
-    log_probability: np.ndarray,
-    calibrate: bool,
+    table: pd.DataFrame, truth: np.ndarray, log_probability: np.ndarray, calibrate: bool
 ) -> Scored:
     """Score the probabilities of a table, with intervals by lesion.
 

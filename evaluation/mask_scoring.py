@@ -13,14 +13,7 @@ from tqdm import tqdm
 
 from datasets.challenge import JACCARD_THRESHOLD
 
-MASK_MEASURES = (
-    "accuracy",
-    "sensitivity",
-    "specificity",
-    "dice",
-    "jaccard",
-    "threshold_jaccard",
-)
+MASK_MEASURES = ("accuracy", "sensitivity", "specificity", "dice", "jaccard", "threshold_jaccard")
 # image id, height, width -> predicted mask uint8 {0, 255} of that size
 MaskFor = Callable[[str, int, int], np.ndarray]
 FOREGROUND_ABOVE = 128  # a grey value must be greater, so that 128 itself is background

@@ -19,13 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.cache import Cached
-from inference.ensemble import (
-    Assignment,
-    Ensemble,
-    ImagesToScore,
-    check_unchanged,
-    weights_of_runs,
-)
+from inference.ensemble import Assignment, Ensemble, ImagesToScore, check_unchanged, weights_of_runs
 from inference.prediction import Net, load_net, mean_logits, predict_logits
 from inference.scope import Scope
 from misc_utils.errors import UserError
@@ -152,10 +146,7 @@ def _predict_into(file: Path, run: Run, image_ids: Sequence[str], predict: Predi
 
 
 def gather_logits(
-    scope: Scope,
-    to_score: ImagesToScore,
-    inputs: Mapping[str, Cached] | None,
-    batch_size: int = 1,
+    scope: Scope, to_score: ImagesToScore, inputs: Mapping[str, Cached] | None, batch_size: int = 1
 ) -> EnsembleLogits:
     """The logits of the images to score, of each fold of each member: read, or predicted and kept.
 

@@ -83,11 +83,7 @@ def main(settings: Settings) -> dict[str, float]:
     used = asdict(settings) | {"chosen": tuned.to_json(chosen)}
     scores.write_scores(scope, used, scored.as_json(), table)
     file = class_report.write(
-        scope,
-        used,
-        table,
-        scored,
-        lambda image_id: ISIC2018.read_original(originals[image_id]),
+        scope, used, table, scored, lambda image_id: ISIC2018.read_original(originals[image_id])
     )
     what = facts.described(scope, to_score.folds)
     print(f"{ensemble.name} on {len(table)} images ({what}); report: {file}")

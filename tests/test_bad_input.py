@@ -436,20 +436,14 @@ IMAGES_READ = {
         lambda p: encoded(p.convert("LA")),
         lambda p: pixels(p.convert("L")),
     ),
-    "palette PNG": (
-        lambda p: encoded(p.quantize(200)),
-        lambda p: pixels(p.quantize(200)),
-    ),
+    "palette PNG": (lambda p: encoded(p.quantize(200)), lambda p: pixels(p.quantize(200))),
     "black and white PNG": (lambda p: encoded(p.convert("1")), lambda p: pixels(p.convert("1"))),
     "progressive JPEG": (lambda p: encoded(p, "JPEG", quality=100, progressive=True), pixels),
     "photograph of 6000x4000": (
         lambda p: encoded(p.resize((6000, 4000)), "JPEG", quality=90),
         lambda p: pixels(p.resize((6000, 4000))),
     ),
-    "image of one pixel": (
-        lambda p: encoded(p.resize((1, 1))),
-        lambda p: pixels(p.resize((1, 1))),
-    ),
+    "image of one pixel": (lambda p: encoded(p.resize((1, 1))), lambda p: pixels(p.resize((1, 1)))),
 }
 TURNS = {  # of the pixels as stored, by EXIF orientation
     1: lambda stored: stored,

@@ -52,11 +52,7 @@ def trained(tmp_path_factory, drawn_data):
     shutil.copytree(drawn_data, root / "data", symlinks=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ISIC_ROOT", str(root))
-        for script, flags in (
-            (seg_train, TRAIN),
-            (seg_predict, TINY),
-            (cls_train, WHOLE),
-        ):
+        for script, flags in ((seg_train, TRAIN), (seg_predict, TINY), (cls_train, WHOLE)):
             patch.setattr(sys, "argv", [script.__name__, *map(str, flags)])
             command_line.run(script.main, script.Settings, script.__doc__)
     return root

@@ -2,15 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from datasets.boxes import (
-    Box,
-    bounding_box,
-    cut_box,
-    cut_lesion,
-    fade,
-    radius_of_edge,
-    widen,
-)
+from datasets.boxes import Box, bounding_box, cut_box, cut_lesion, fade, radius_of_edge, widen
 from inference.postprocess import PostProcessing, lesion_mask
 from misc_utils.errors import UserError
 
@@ -97,13 +89,7 @@ def test_smoothing_does_not_darken_the_border():
     assert lesion_mask(probability, 56, 56, PostProcessing(8.0, 0.999)).all()
 
 
-RING = drawn(
-    "........",
-    ".####...",
-    ".#..#...",
-    ".####..#",
-    "........",
-)
+RING = drawn("........", ".####...", ".#..#...", ".####..#", "........")
 
 
 def test_a_hole_is_filled_only_when_asked_for():

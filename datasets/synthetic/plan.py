@@ -12,12 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.challenge import CLASSES, SETS
-from datasets.ISIC2018.raw import (
-    groups_file,
-    image_folder,
-    labels_file,
-    truth_folder,
-)
+from datasets.ISIC2018.raw import groups_file, image_folder, labels_file, truth_folder
 
 ATTRIBUTION = "Drawn by datasets/synthetic. No picture here shows a person's skin.\n"
 LICENSE = "Computer drawings without an author's claim: use them for anything.\n"
