@@ -6,7 +6,7 @@ calibration.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,7 @@ from scipy.special import log_softmax, softmax
 
 from evaluation.class_scoring import decide
 
-LEAST = (
-    1e-15  # a probability below it counts as this, so that one image cannot cost infinitely much
-)
+LEAST = 1e-15  # a smaller probability counts as this: no image can cost infinitely much
 TEMPERATURES = (0.05, 20.0)
 BINS = 15
 STEPS = 2.0 ** np.arange(-2, 2.01, 0.25)  # factors that a decision weight is tried with
@@ -25,21 +23,37 @@ ROUNDS = 3
 PARTS = 5  # of an only fold, so that values are scored on images they were not fitted on
 
 
-@dataclass(frozen=True, eq=False)
-class Blend:
+@dataclass(frozen=True)
+class ClassChoice:
     """How members become one probability: softmax(sum of weight * log-probability / T)."""
 
-    weights: np.ndarray  # float (M,), not negative, sum 1
-    temperature: float  # T: above 1 makes less sure, below 1 surer
+    weights: tuple[float, ...]  # of the members of an ensemble, not negative, sum 1
+    temperature: float = 1.0  # T: above 1 makes less sure, below 1 surer
+    decision_weights: tuple[float, ...] | None = None  # a factor per class; None: not tuned
+
+    def to_json(self) -> dict:
+        """The values as JSON takes them."""
+        factors = self.decision_weights and list(self.decision_weights)
+        values = {"temperature": self.temperature, "decision_weights": factors}
+        return {"member_weights": list(self.weights)} | values
 
 
-def blend(log_probability: np.ndarray, how: Blend) -> np.ndarray:
-    """Probabilities float64 (N, C) of log-probabilities (M, N, C)."""
+def blend(log_probability: np.ndarray, how: ClassChoice | None = None) -> np.ndarray:
+    """Probabilities float64 (N, C) of log-probabilities (M, N, C); None: the plain mean."""
+    how = how or _equal(log_probability)
     mean = np.tensordot(how.weights, log_probability, axes=1)
-    return softmax(mean / how.temperature, axis=1)
+    probability = softmax(mean / how.temperature, axis=1)
+    if how.decision_weights is None:
+        return probability
+    return reweigh(probability, np.asarray(how.decision_weights))
 
 
-def fit_blend(log_probability: np.ndarray, truth: np.ndarray) -> Blend:
+def _equal(log_probability: np.ndarray) -> ClassChoice:
+    members = len(log_probability)
+    return ClassChoice((1 / members,) * members)
+
+
+def fit_blend(log_probability: np.ndarray, truth: np.ndarray) -> ClassChoice:
     """Weights of the members and one temperature, for the least negative log-likelihood.
 
     Temperature scaling (Guo et al., ICML 2017) of a weighted mean: with theta = weight / T the
@@ -57,20 +71,16 @@ def fit_blend(log_probability: np.ndarray, truth: np.ndarray) -> Blend:
     start, bounds = np.full(members, 1 / members), [(0.0, 1 / TEMPERATURES[0])] * members
     theta = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
     if theta.sum() <= 0:
-        return Blend(start, TEMPERATURES[1])
+        return ClassChoice(tuple(start.tolist()), TEMPERATURES[1])
     temperature = float(np.clip(1 / theta.sum(), *TEMPERATURES))
-    return Blend(theta / theta.sum(), temperature)
+    return ClassChoice(tuple((theta / theta.sum()).tolist()), temperature)
 
 
-def fit_temperature(
-    log_probability: np.ndarray, truth: np.ndarray, weights: np.ndarray | None = None
-) -> Blend:
-    """The temperature alone, for members (M, N, C) of fixed weights; None: all the same."""
-    members = len(log_probability)
-    weights = np.full(members, 1 / members) if weights is None else np.asarray(weights)
-    weights = weights / weights.sum()
-    mean = np.tensordot(weights, log_probability, axes=1)
-    return Blend(weights, fit_blend(mean[None], truth).temperature)
+def fit_temperature(log_probability: np.ndarray, truth: np.ndarray) -> ClassChoice:
+    """The temperature alone, for members (M, N, C) of equal weights."""
+    equal = _equal(log_probability)
+    mean = np.tensordot(equal.weights, log_probability, axes=1)
+    return replace(equal, temperature=fit_blend(mean[None], truth).temperature)
 
 
 def negative_log_likelihood(truth: np.ndarray, probability: np.ndarray) -> np.ndarray:

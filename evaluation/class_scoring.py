@@ -6,7 +6,7 @@ Leaves: scores 0..1, nan for what does not exist.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,37 +17,38 @@ CHUNK = 2_000_000  # weights looked at in one go, so that memory stays small
 
 @dataclass(frozen=True, eq=False)
 class ClassScores:
-    """What `score_classes` measures over C classes.
+    """Measures over C classes; of B rows of weights, every array has one more axis in front."""
 
-    Attributes:
-        accuracy: weighted share of right decisions.
-        balanced_accuracy: mean recall over the classes that the truth holds: the Task 3 measure.
-        confusion: (C, C + 1), rows are true classes, columns decided ones, the last column
-            undecided (a tie for the largest value). int64 counts; float64 sums of weights where
-            weights were given.
-        precision: float64 (C,), nan for a class that was never decided.
-        recall: float64 (C,), nan for a class that the truth does not hold.
-        per_class: {measure of CLASS_MEASURES: float64 (C,)}, each class against all others.
-        macro: {measure: mean over the classes it exists for}.
-    """
-
-    accuracy: float
-    balanced_accuracy: float
     confusion: np.ndarray
-    precision: np.ndarray
-    recall: np.ndarray
-    per_class: dict[str, np.ndarray] = field(default_factory=dict)
-    macro: dict[str, float] = field(default_factory=dict)
+    """(C, C + 1), rows are true classes, columns decided ones, the last column undecided (a tie
+    for the largest value). int64 counts; float64 sums of weights where weights were given."""
+    per_class: dict[str, np.ndarray]
+    """{measure of CLASS_MEASURES: float64 (C,)}, each class against all others"""
 
+    @property
+    def right(self) -> np.ndarray:
+        """Right decisions for each class (C,)."""
+        return np.diagonal(self.confusion, axis1=-2, axis2=-1)
 
-@dataclass(frozen=True, eq=False)
-class ClassMeasures:
-    """The same for B rows of weights."""
+    @property
+    def precision(self) -> np.ndarray:
+        """Of each class, float64 (C,); nan for one that was never decided."""
+        return _divide(self.right, self.confusion.sum(axis=-2)[..., :-1])
 
-    accuracy: np.ndarray  # (B,)
-    balanced_accuracy: np.ndarray  # (B,)
-    confusion: np.ndarray  # (B, C, C + 1)
-    per_class: dict[str, np.ndarray]  # {measure: (B, C)}
+    @property
+    def recall(self) -> np.ndarray:
+        """Of each class, float64 (C,); nan for one that the truth does not hold."""
+        return _divide(self.right, self.confusion.sum(axis=-1))
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """Weighted share of right decisions."""
+        return self.right.sum(axis=-1) / self.confusion.sum(axis=(-2, -1))
+
+    @property
+    def balanced_accuracy(self) -> np.ndarray:
+        """Mean recall over the classes that the truth holds: the Task 3 measure."""
+        return mean_over_classes(self.recall)
 
 
 def score_classes(
@@ -74,22 +75,11 @@ def score_classes(
     confusion = measures.confusion[0]
     if weights is None:
         confusion = np.rint(confusion).astype(np.int64)
-    right = confusion.diagonal()
     per_class = {name: values[0] for name, values in measures.per_class.items()}
-    return ClassScores(
-        accuracy=float(measures.accuracy[0]),
-        balanced_accuracy=float(measures.balanced_accuracy[0]),
-        confusion=confusion,
-        precision=_divide(right, confusion.sum(axis=0)[:-1]),
-        recall=_divide(right, confusion.sum(axis=1)),
-        per_class=per_class,
-        macro={name: float(mean_over_classes(values)) for name, values in per_class.items()},
-    )
+    return ClassScores(confusion, per_class)
 
 
-def measure_classes(
-    truth: np.ndarray, probability: np.ndarray, weights: np.ndarray
-) -> ClassMeasures:
+def measure_classes(truth: np.ndarray, probability: np.ndarray, weights: np.ndarray) -> ClassScores:
     """All measures for each row of weights (B, N); see score_classes for the rules.
 
     Per class, its probability is cut at > 0.5. A ratio of nothing to nothing is 1, as to the
@@ -112,14 +102,8 @@ def measure_classes(
         areas = np.stack([curve.areas(some) for curve in curves], axis=2)  # (2, b, C)
         for name, values in _measures(*np.moveaxis(sums, 1, 0), *areas).items():
             per_class[name].append(values)
-    confusion = np.concatenate(confusions)
-    right = np.diagonal(confusion, axis1=1, axis2=2)  # (B, C)
-    return ClassMeasures(
-        right.sum(axis=1) / confusion.sum(axis=(1, 2)),
-        mean_over_classes(_divide(right, confusion.sum(axis=2))),
-        confusion,
-        {name: np.concatenate(values) for name, values in per_class.items()},
-    )
+    per_class = {name: np.concatenate(values) for name, values in per_class.items()}
+    return ClassScores(np.concatenate(confusions), per_class)
 
 
 def decide(probability: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ each choice once, so choosing for every fold costs little more than choosing onc
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -21,16 +21,20 @@ LEAST_GAIN = 1e-4  # of the mean; a change worth less is not made
 
 
 @dataclass(frozen=True)
-class Choice:
+class MaskChoice:
     """Everything that is tuned."""
 
     weights: tuple[float, ...]  # of the members of an ensemble
     rules: PostProcessing = field(default_factory=PostProcessing)
 
+    def to_json(self) -> dict:
+        """The values as JSON takes them."""
+        return {"member_weights": list(self.weights)} | asdict(self.rules)
+
 
 def choose(
-    score: Callable[[Choice], np.ndarray], members: int, chosen_on: np.ndarray | None = None
-) -> Choice:
+    score: Callable[[MaskChoice], np.ndarray], members: int, chosen_on: np.ndarray | None = None
+) -> MaskChoice:
     """The choice with the highest mean score, starting from equal weights and the default rules.
 
     Args:
@@ -40,7 +44,7 @@ def choose(
         chosen_on: bool (N,), the images that count; None: all.
     """
     rows = slice(None) if chosen_on is None else chosen_on
-    best = Choice((1.0,) * members)
+    best = MaskChoice((1.0,) * members)
     highest = float(score(best)[rows].mean())
     for _ in range(ROUNDS):
         before = best
@@ -55,8 +59,8 @@ def choose(
 
 
 def choose_nested(
-    score: Callable[[Choice], np.ndarray], members: int, parts: np.ndarray
-) -> list[tuple[int, Choice]]:
+    score: Callable[[MaskChoice], np.ndarray], members: int, parts: np.ndarray
+) -> list[tuple[int, MaskChoice]]:
     """For each part (a fold) the choice that is best on all the other parts.
 
     Raises ValueError with fewer than two parts.
@@ -87,11 +91,11 @@ def shrunken(truth_of: Callable[[str], np.ndarray], longest: int) -> Callable[[s
     return small
 
 
-def _directions(members: int) -> Sequence[Callable[[Choice], list[Choice]]]:
+def _directions(members: int) -> Sequence[Callable[[MaskChoice], list[MaskChoice]]]:
     """Functions from a choice to those that differ from it in one value."""
 
-    def weight(member: int) -> Callable[[Choice], list[Choice]]:
-        def others(choice: Choice) -> list[Choice]:
+    def weight(member: int) -> Callable[[MaskChoice], list[MaskChoice]]:
+        def others(choice: MaskChoice) -> list[MaskChoice]:
             found = []
             for value in WEIGHT:
                 weights = tuple(
@@ -103,7 +107,7 @@ def _directions(members: int) -> Sequence[Callable[[Choice], list[Choice]]]:
 
         return others
 
-    def rule(name: str, values: Sequence) -> Callable[[Choice], list[Choice]]:
+    def rule(name: str, values: Sequence) -> Callable[[MaskChoice], list[MaskChoice]]:
         return lambda choice: [
             replace(choice, rules=replace(choice.rules, **{name: value})) for value in values
         ]

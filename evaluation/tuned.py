@@ -7,14 +7,13 @@ probabilities of classes, as tuned.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from evaluation import calibration
-from evaluation.mask_tuning import Choice
+from evaluation.calibration import ClassChoice
+from evaluation.mask_tuning import MaskChoice
 from inference.ensemble import Ensemble
 from inference.postprocess import PostProcessing
 from inference.scope import Scope
@@ -24,20 +23,8 @@ from misc_utils.messages import command
 from training.run_folder import script
 
 FORMAT = 1
+Choice = MaskChoice | ClassChoice
 RULES = tuple(field.name for field in fields(PostProcessing))
-
-
-@dataclass(frozen=True)
-class ClassChoice:
-    """What is tuned of classifiers."""
-
-    weights: tuple[float, ...]  # of the members of an ensemble, their sum 1
-    temperature: float
-    decision_weights: tuple[float, ...] | None = None  # a factor per class; None: not tuned
-
-    def of_blend(self) -> "ClassChoice":
-        """The same for log-probabilities that are blended already: one member, (1, N, C)."""
-        return replace(self, weights=(1.0,))
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +32,11 @@ class Tuned:
     """Stored values and what they were found to be worth."""
 
     file: Path
-    chosen: Choice | ClassChoice
+    chosen: Choice
     worth: Mapping[str, Mapping]  # {how tuned: {measure: {value, low, high}}}
 
     def __str__(self) -> str:
-        pairs = [(key, value) for key, value in to_json(self.chosen).items() if value is not None]
+        pairs = [(key, value) for key, value in self.chosen.to_json().items() if value is not None]
         return ", ".join(f"{key.replace('_', ' ')} {_shown(value)}" for key, value in pairs)
 
 
@@ -59,25 +46,11 @@ def _shown(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def to_json(chosen: Choice | ClassChoice | None) -> dict | None:
-    """The values as JSON takes them."""
-    if chosen is None:
-        return None
-    own = {"member_weights": list(chosen.weights)}
-    if isinstance(chosen, Choice):
-        return own | asdict(chosen.rules)
-    factors = chosen.decision_weights
-    return own | {
-        "temperature": chosen.temperature,
-        "decision_weights": None if factors is None else list(factors),
-    }
-
-
-def _from_json(chosen: Mapping, task: int) -> Choice | ClassChoice:
+def _from_json(chosen: Mapping, task: int) -> Choice:
     weights = tuple(map(float, chosen["member_weights"]))
     if task == 1:
         rules = {name: chosen[name] for name in RULES if chosen.get(name) is not None}
-        return Choice(weights, PostProcessing(**rules))
+        return MaskChoice(weights, PostProcessing(**rules))
     factors = chosen["decision_weights"]
     return ClassChoice(
         weights, float(chosen["temperature"]), None if factors is None else tuple(factors)
@@ -89,9 +62,7 @@ def tuned_file(ensemble: Ensemble, views: int) -> Path:
     return ensemble.file(f"tuned{'_tta' if views == 8 else ''}.json")
 
 
-def write_tuned(
-    scope: Scope, chosen: Choice | ClassChoice, worth: Mapping[str, pd.DataFrame]
-) -> Path:
+def write_tuned(scope: Scope, chosen: Choice, worth: Mapping[str, pd.DataFrame]) -> Path:
     """Store the values chosen, and tables of what they are worth; the file.
 
     Args:
@@ -103,7 +74,7 @@ def write_tuned(
     content = {
         "format": FORMAT,
         "weights": dict(ensemble.weight_hashes),
-        "chosen": to_json(chosen),
+        "chosen": chosen.to_json(),
         "worth": {name: _numbers(table) for name, table in worth.items()},
     }
     ensemble.folder.mkdir(parents=True, exist_ok=True)
@@ -155,7 +126,7 @@ def _command(ensemble: Ensemble, views: int) -> str:
     return command(script(ensemble.task, "tune"), *ensemble.flags, *tta)
 
 
-def load_for_eval(scope: Scope, wanted: bool) -> Choice | ClassChoice | None:
+def load_for_eval(scope: Scope, wanted: bool) -> Choice | None:
     """What an evaluation is to use; None where tuned values are not wanted.
 
     Raises UserError where they are wanted but missing, or for the folds they were tuned on.
@@ -177,30 +148,12 @@ def load_for_eval(scope: Scope, wanted: bool) -> Choice | ClassChoice | None:
     return found.chosen
 
 
-def choose_rules(settings: Mapping, chosen: Choice | None) -> PostProcessing:
+def choose_rules(settings: Mapping, chosen: MaskChoice | None) -> PostProcessing:
     """Each rule from the settings where it is not None, else as tuned, else the default."""
     flags = {name: settings[name] for name in RULES if settings[name] is not None}
     return replace(chosen.rules if chosen else PostProcessing(), **flags)
 
 
-def member_weights(ensemble: Ensemble, chosen: Choice | ClassChoice | None) -> Sequence[float]:
+def member_weights(ensemble: Ensemble, chosen: Choice | None) -> Sequence[float]:
     """Weight of each member: as tuned, else all the same."""
     return list(chosen.weights) if chosen else [1.0] * len(ensemble.members)
-
-
-def class_probability(log_probability: np.ndarray, chosen: ClassChoice | None) -> np.ndarray:
-    """Probabilities float64 (N, C) of an ensemble's log-probabilities (M, N, C).
-
-    The plain mean of the members where nothing is `chosen`; else by the member weights, the
-    temperature and, if any, the decision weights of cls_tune.
-    """
-    members = len(log_probability)
-    if chosen is None:
-        return calibration.blend(
-            log_probability, calibration.Blend(np.full(members, 1 / members), 1.0)
-        )
-    blend = calibration.Blend(np.asarray(chosen.weights), chosen.temperature)
-    probability = calibration.blend(log_probability, blend)
-    if chosen.decision_weights is None:
-        return probability
-    return calibration.reweigh(probability, np.asarray(chosen.decision_weights))

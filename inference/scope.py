@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from inference.ensemble import Ensemble, check_alike, find_ensemble
+from inference.tta import VIEWS
 from misc_utils.messages import command
 from training.run_folder import script
 
@@ -48,7 +49,7 @@ class Scope:
 
 def views_of(tta: bool) -> int:
     """Views of each image that the mean is taken over."""
-    return 8 if tta else 1
+    return VIEWS if tta else 1
 
 
 def find_scope(

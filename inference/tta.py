@@ -6,21 +6,13 @@ flipped; a view is always a new array.
 
 import numpy as np
 
-# turned anticlockwise by a multiple of 90 degrees; the last four mirrored left to right before that
 VIEWS = (
-    "as it is",
-    "turned 90",
-    "turned 180",
-    "turned 270",
-    "flipped",
-    "flipped, turned 90",
-    "flipped, turned 180",
-    "flipped, turned 270",
+    8  # 0 is the image itself, 1..3 turn it anticlockwise by 90 degrees each; 4..7 mirror it first
 )
 
 
 def view(images: np.ndarray, k: int) -> np.ndarray:
-    """The k-th of VIEWS of square images (B, S, S, C); ValueError for other shapes or another k."""
+    """View k of square images (B, S, S, C); ValueError for other shapes or another k."""
     _check(images, k)
     flipped = images[:, :, ::-1] if k >= 4 else images
     return np.rot90(flipped, k % 4, axes=(1, 2)).copy()
@@ -39,5 +31,5 @@ def undo(maps: np.ndarray, k: int) -> np.ndarray:
 def _check(batch: np.ndarray, k: int) -> None:
     if batch.ndim not in (3, 4) or batch.shape[1] != batch.shape[2]:
         raise ValueError(f"a batch of squares (B, S, S, C) is expected, not {batch.shape}")
-    if not 0 <= k < len(VIEWS):
-        raise ValueError(f"view {k} is not one of 0..{len(VIEWS) - 1}")
+    if not 0 <= k < VIEWS:
+        raise ValueError(f"view {k} is not one of 0..{VIEWS - 1}")

@@ -36,7 +36,7 @@ def main(settings: Settings) -> dict[str, float]:
 
     from datasets import ISIC2018
     from datasets.folds import limit_labels
-    from evaluation import class_evaluation, scores, tuned
+    from evaluation import calibration, class_evaluation, scores, tuned
     from inference import kept_logits
     from inference.ensemble import images_to_score
     from inference.inputs import classifier_inputs
@@ -67,7 +67,7 @@ def main(settings: Settings) -> dict[str, float]:
     # 3 score
     truth = np.array([labels[image_id] for image_id in image_ids])
     lesions = ISIC2018.load_lesions(data_dir, image_ids) if scope.held_out else {}
-    probability = tuned.class_probability(log_probability, chosen)
+    probability = calibration.blend(log_probability, chosen)
     table = pd.DataFrame(
         {
             "lesion": [lesions.get(image_id, image_id) for image_id in image_ids],
@@ -80,7 +80,7 @@ def main(settings: Settings) -> dict[str, float]:
     scored = class_evaluation.score(table, truth, log_probability, calibrate=scope.held_out)
 
     # 4 store and report
-    used = asdict(settings) | {"chosen": tuned.to_json(chosen)}
+    used = asdict(settings) | {"chosen": chosen and chosen.to_json()}
     scores.write_scores(scope, used, scored.as_json(), table)
     file = class_report.write(
         scope, used, table, scored, lambda image_id: ISIC2018.read_original(originals[image_id])

@@ -4,7 +4,7 @@ python3 runs/cls_predict.py --backbone densenet121 --pred-set test
 python3 runs/cls_predict.py --backbone densenet121 --ensemble vgg16:0 --no-browse
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import paths  # isort: skip  (the repository on sys.path)
@@ -35,7 +35,7 @@ def main(settings: Settings) -> None:
     from tqdm import tqdm
 
     from datasets import ISIC2018
-    from evaluation import tuned
+    from evaluation import calibration, tuned
     from inference import class_table, ensemble, kept_logits, submission
     from inference.inputs import classifier_inputs
     from inference.scope import views_of
@@ -62,7 +62,7 @@ def main(settings: Settings) -> None:
         print(f"tuned values ({found.file}): {found}")
 
     # 2 predict; the journal holds the logits of what is done
-    used = asdict(settings) | {"tuned": tuned.to_json(chosen)}
+    used = asdict(settings) | {"tuned": chosen and chosen.to_json()}
     made_by = ensemble.provenance(used, runs, assignment)
     name, data = (
         submission.class_file(images),
@@ -90,7 +90,7 @@ def main(settings: Settings) -> None:
                 progress.update(len(batch_ids))
         predicted = sorted(journal.rows)
         mean = np.array([journal.rows[image_id]["logits"] for image_id in predicted])
-        probability = tuned.class_probability(mean[None], chosen and chosen.of_blend())
+        probability = calibration.blend(mean[None], chosen and replace(chosen, weights=(1.0,)))
 
         # 3 write
         expected = expected_images(data_dir, settings, predicted)

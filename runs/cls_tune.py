@@ -32,7 +32,7 @@ def main(settings: Settings) -> dict[str, float]:
 
     from datasets.challenge import CLASSES
     from evaluation import bootstrap, calibration, class_evaluation, tuned
-    from evaluation.tuned import ClassChoice
+    from evaluation.calibration import ClassChoice
     from inference import kept_logits
     from inference.ensemble import images_to_score
     from inference.scope import find_scope
@@ -52,20 +52,19 @@ def main(settings: Settings) -> dict[str, float]:
 
     # 2 fit, on all folds and once more without each
     def fit(rows: np.ndarray) -> ClassChoice:
-        blend = calibration.fit_blend(log_probability[:, rows], truth[rows])
-        choice = ClassChoice(tuple(map(float, blend.weights)), float(blend.temperature))
+        choice = calibration.fit_blend(log_probability[:, rows], truth[rows])
         if not settings.decision_weights:
             return choice
         factors = calibration.fit_decision_weights(truth[rows], apply(choice, rows))
         return replace(choice, decision_weights=tuple(map(float, factors)))
 
     def apply(choice: ClassChoice, rows: np.ndarray) -> np.ndarray:
-        return tuned.class_probability(log_probability[:, rows], choice)
+        return calibration.blend(log_probability[:, rows], choice)
 
     every = np.ones(len(truth), bool)
     chosen = fit(every)
     probabilities = {
-        "not tuned": tuned.class_probability(log_probability, None),
+        "not tuned": calibration.blend(log_probability),
         "tuned on other folds": calibration.nested(part, fit, apply),
         "tuned on the same": apply(chosen, every),
     }

@@ -92,7 +92,7 @@ def main(settings: Settings) -> None:
         return file, submission.file_hash(file), lesion_crops.row_of(image_id, box, mask)
 
     # 3 predict and write; nothing is written, nor deleted, before a net has predicted
-    used = deciding | {"tuned": tuned.to_json(chosen)} | asdict(rules)
+    used = deciding | {"tuned": chosen and chosen.to_json()} | asdict(rules)
     made_by = ensemble.provenance(used, runs, assignment)
     total, name = assignment.count, submission.product_folder(settings)
     with submission.claimed_folder(

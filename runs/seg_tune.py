@@ -40,7 +40,7 @@ def main(settings: Settings) -> dict[str, float]:
     from evaluation import bootstrap, tuned
     from evaluation.calibration import parts_of
     from evaluation.mask_scoring import MaskFor, score_masks
-    from evaluation.mask_tuning import Choice, choose, choose_nested, shrunken
+    from evaluation.mask_tuning import MaskChoice, choose, choose_nested, shrunken
     from inference import kept_logits
     from inference.ensemble import images_to_score
     from inference.inputs import segmenter_inputs
@@ -61,7 +61,7 @@ def main(settings: Settings) -> dict[str, float]:
     if len(np.unique(part)) < 2:
         raise UserError("tuning needs two held-out images at least.")
 
-    def mask_by(choices: dict[str, Choice]) -> MaskFor:
+    def mask_by(choices: dict[str, MaskChoice]) -> MaskFor:
         def mask_for(image_id: str, height: int, width: int) -> np.ndarray:
             choice = choices[image_id]
             return mask_of(logits.blend(image_id, choice.weights), height, width, choice.rules)
@@ -73,7 +73,7 @@ def main(settings: Settings) -> dict[str, float]:
     with tqdm(desc="choices compared", unit="choice") as progress:
 
         @cache
-        def quick_score(choice: Choice) -> np.ndarray:
+        def quick_score(choice: MaskChoice) -> np.ndarray:
             progress.update()
             rules = {"one": mask_by(dict.fromkeys(image_ids, choice))}
             tables = score_masks(image_ids, small_truth_of, rules)
@@ -84,7 +84,7 @@ def main(settings: Settings) -> dict[str, float]:
 
     # 3 what it is worth, at original size
     rules = {
-        "not tuned": mask_by(dict.fromkeys(image_ids, Choice((1.0,) * members))),
+        "not tuned": mask_by(dict.fromkeys(image_ids, MaskChoice((1.0,) * members))),
         "tuned on other folds": mask_by(
             {image_id: nested[p] for image_id, p in zip(image_ids, part, strict=True)}
         ),

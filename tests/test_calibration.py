@@ -3,7 +3,7 @@ import pytest
 from scipy.special import log_softmax, softmax
 
 from evaluation import calibration
-from evaluation.calibration import Blend
+from evaluation.calibration import ClassChoice
 from evaluation.class_scoring import score_classes
 
 
@@ -60,7 +60,7 @@ def test_the_better_member_gets_the_weight():
     log_p, truth = drawn(4000)
     noise = log_softmax(np.random.default_rng(1).normal(0, 1.5, log_p.shape), axis=1)
     fitted = calibration.fit_blend(np.stack([noise, log_p]), truth)
-    assert fitted.weights.sum() == pytest.approx(1) and fitted.weights[1] > 0.95
+    assert sum(fitted.weights) == pytest.approx(1) and fitted.weights[1] > 0.95
     assert fitted.temperature == pytest.approx(1, rel=0.1)
     twice = calibration.fit_blend(np.stack([log_p, log_p]), truth)
     one = calibration.fit_blend(log_p[None], truth)
@@ -78,12 +78,14 @@ def test_nets_that_know_nothing_are_made_unsure():
 
 def test_blending_by_hand():
     log_p = np.log([[[0.8, 0.2]], [[0.5, 0.5]]])
-    plain = calibration.blend(log_p, Blend(np.array([1.0, 0.0]), 1.0))
+    plain = calibration.blend(log_p, ClassChoice((1.0, 0.0), 1.0))
     assert plain == pytest.approx(np.array([[0.8, 0.2]]))
-    cooled = calibration.blend(log_p, Blend(np.array([1.0, 0.0]), 0.5))
+    cooled = calibration.blend(log_p, ClassChoice((1.0, 0.0), 0.5))
     assert cooled == pytest.approx(np.array([[0.64, 0.04]]) / 0.68)
-    mean = calibration.blend(log_p, Blend(np.array([0.5, 0.5]), 1.0))
+    mean = calibration.blend(log_p)
     assert mean == pytest.approx(np.array([[2 / 3, 1 / 3]]))  # sqrt(.8 * .5) : sqrt(.2 * .5)
+    weighed = calibration.blend(log_p, ClassChoice((1.0, 0.0), 0.5, (1.0, 16.0)))
+    assert weighed == pytest.approx(np.array([[0.5, 0.5]]))
 
 
 def test_calibration_error_by_hand():
@@ -137,14 +139,12 @@ def test_decision_weights_never_lower_what_they_were_fitted_on():
     assert raised > 150
 
 
-def test_a_temperature_for_fixed_weights():
+def test_a_temperature_for_members_that_count_the_same():
     log_p, truth = drawn(4000, 3.0)
-    noise = log_softmax(np.random.default_rng(5).normal(0, 1, log_p.shape), axis=1)
-    both, weights = np.stack([log_p, noise]), np.array([1.0, 0.0])
-    fitted = calibration.fit_temperature(both, truth, weights)
-    assert fitted.weights.tolist() == [1, 0]
-    assert fitted.temperature == calibration.fit_temperature(log_p[None], truth).temperature
-    assert calibration.fit_temperature(both, truth).temperature < 0.7 * fitted.temperature
+    both = calibration.fit_temperature(np.stack([log_p, log_p]), truth)
+    assert both.weights == (0.5, 0.5)
+    alone = calibration.fit_temperature(log_p[None], truth)
+    assert both.temperature == pytest.approx(alone.temperature)
 
 
 def test_decision_weights_stay_where_nothing_is_gained():

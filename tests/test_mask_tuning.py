@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from evaluation.mask_tuning import Choice, choose, choose_nested, shrunken
+from evaluation.mask_tuning import MaskChoice, choose, choose_nested, shrunken
 from inference.postprocess import PostProcessing
 
 
@@ -18,11 +18,15 @@ def bell(choice, best):
 
 def test_the_best_choice_is_found():
     best = PostProcessing(smoothing=2.0, threshold=0.4, fill_holes=False, component="all")
-    assert choose(lambda choice: np.full(3, bell(choice, best)), members=1) == Choice((1.0,), best)
+    assert choose(lambda choice: np.full(3, bell(choice, best)), members=1) == MaskChoice(
+        (1.0,), best
+    )
 
 
 def test_nothing_changes_without_gain():
-    assert choose(lambda choice: np.full(3, 0.5), members=2) == Choice((1.0, 1.0), PostProcessing())
+    assert choose(lambda choice: np.full(3, 0.5), members=2) == MaskChoice(
+        (1.0, 1.0), PostProcessing()
+    )
 
 
 def test_a_bad_member_loses_its_weight():

@@ -1,12 +1,13 @@
 import csv
 import math
+import subprocess
 
 import keras
 import numpy as np
 import pytest
 
 from misc_utils.errors import UserError
-from training import fit, run_folder
+from training import environment, fit, run_folder
 from training.state import Progress, load_state, save_state
 
 
@@ -115,3 +116,22 @@ def test_a_state_that_does_not_fit_is_refused_whole(tmp_path):
     file.write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match=r"state\.npz: .*--overwrite"):
         load_state(file, variables)
+
+
+def test_the_commit_and_whether_files_were_changed_since(tmp_path):
+    def git(*words):
+        user = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        command = ["git", "-C", str(tmp_path), *user, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    assert environment.git_commit(tmp_path) is None
+    git("init", "-q")
+    (tmp_path / "file").write_text("one")
+    git("add", "file")
+    git("commit", "-qm", "one")
+    git("tag", "-am", "a tag", "v1")  # must not be named instead
+    commit = git("rev-parse", "HEAD")
+    (tmp_path / "new").write_text("not part of the code")
+    assert environment.git_commit(tmp_path) == commit
+    (tmp_path / "file").write_text("two")
+    assert environment.git_commit(tmp_path) == f"{commit}+"

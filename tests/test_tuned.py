@@ -6,8 +6,8 @@ import pytest
 from drawn_results import create_run
 
 from evaluation import tuned
-from evaluation.mask_tuning import Choice
-from evaluation.tuned import ClassChoice
+from evaluation.calibration import ClassChoice
+from evaluation.mask_tuning import MaskChoice
 from inference import ensemble
 from inference.postprocess import PostProcessing
 from inference.scope import Scope
@@ -19,7 +19,7 @@ WORTH = {
         {"value": [0.8, 0.1], "low": [0.7, np.nan], "high": [0.9, np.nan]}, index=["dice", "error"]
     )
 }
-CHOSEN = Choice((1.0,), PostProcessing(smoothing=2.0, threshold=0.4))
+CHOSEN = MaskChoice((1.0,), PostProcessing(smoothing=2.0, threshold=0.4))
 RULES = dict.fromkeys(tuned.RULES)
 
 
@@ -100,18 +100,7 @@ def test_rules_by_flag_then_tuned_then_default():
 
 def test_weights_of_members(nets):
     assert tuned.member_weights(nets, None) == [1.0]
-    assert tuned.member_weights(nets, Choice((0.25, 0.75))) == [0.25, 0.75]
-
-
-def test_class_probabilities_by_hand():
-    log_p = np.log([[[0.8, 0.2]], [[0.5, 0.5]]])
-    assert tuned.class_probability(log_p, None) == pytest.approx(np.array([[2 / 3, 1 / 3]]))
-    chosen = ClassChoice((1.0, 0.0), 0.5)
-    sharp = np.array([[0.64, 0.04]]) / 0.68
-    assert tuned.class_probability(log_p, chosen) == pytest.approx(sharp)
-    assert tuned.class_probability(log_p[:1], chosen.of_blend()) == pytest.approx(sharp)
-    weighed = tuned.class_probability(log_p, ClassChoice((1.0, 0.0), 0.5, (1.0, 16.0)))
-    assert weighed == pytest.approx(np.array([[0.5, 0.5]]))
+    assert tuned.member_weights(nets, MaskChoice((0.25, 0.75))) == [0.25, 0.75]
 
 
 @pytest.mark.parametrize("decision_weights", [None, (0.5, 2.0)])

@@ -9,7 +9,6 @@ import keras
 
 PACKAGES = ("keras", "tensorflow", "jax", "torch", "numpy", "opencv-python-headless", "pillow")
 
-
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -36,17 +35,9 @@ def device() -> str:
 
 def git_commit(repository: Path) -> str | None:
     """Commit of the code, with `+` behind it when files were changed since; None outside git."""
-    command = ["git", "-C", str(repository)]
+    command = ["git", "-C", str(repository), "describe", "--always", "--abbrev=40", "--dirty=+"]
     try:
-        commit = subprocess.run(
-            [*command, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changed = subprocess.run(
-            [*command, "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
+        done = subprocess.run([*command, "--exclude=*"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return commit + ("+" if changed else "")
+    return done.stdout.strip()
