@@ -134,12 +134,14 @@ def _load(
 
 
 def _cached(array_file: Path, manifest: dict) -> Cached:
+    lines = zip(manifest["image_ids"], manifest["sha256"], strict=True)
+    text = manifest["made_from"] + "\n".join(" ".join(line) for line in lines)
     return Cached(
         tuple(manifest["image_ids"]),
         np.load(array_file, mmap_mode="r", allow_pickle=False),
         np.array(manifest["heights"], dtype=np.int64),
         np.array(manifest["widths"], dtype=np.int64),
-        _fingerprint(manifest),
+        hashlib.sha256(text.encode()).hexdigest(),
     )
 
 
@@ -227,9 +229,3 @@ def _build(array_file: Path, sources: dict[str, Path], read: Reader, shape: tupl
             )
         array.flush()
     return {"image_ids": list(sources), **columns}
-
-
-def _fingerprint(manifest: dict) -> str:
-    lines = zip(manifest["image_ids"], manifest["sha256"], strict=True)
-    text = manifest["made_from"] + "\n".join(" ".join(line) for line in lines)
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -5,6 +5,7 @@ and the ends of its 95 % interval (Efron's percentile method). An interval says 
 the same kind would change; not what another training would.
 """
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ import pandas as pd
 from evaluation.class_scoring import CLASS_MEASURES, mean_over_classes, measure_classes
 from evaluation.mask_scoring import MASK_MEASURES
 
+OVERALL_MEASURES = ("accuracy", "balanced_accuracy", *(f"macro_{name}" for name in CLASS_MEASURES))
 REPEATS = 2000
 LEVEL = 0.95
 
@@ -34,15 +36,10 @@ def resample(groups: Sequence[str], repeats: int = REPEATS, seed: int = 0) -> np
 
 def interval(values: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
     """Both ends along axis 0; resamples in which a measure does not exist (nan) are left out."""
-    values = np.asarray(values, dtype=float)
-    flat = values.reshape(len(values), -1)
-    ends = np.full((2, flat.shape[1]), np.nan)
     shares = [50 * (1 - level), 50 * (1 + level)]
-    for column in range(flat.shape[1]):
-        there = flat[~np.isnan(flat[:, column]), column]
-        if len(there):
-            ends[:, column] = np.percentile(there, shares)
-    low, high = ends.reshape(2, *values.shape[1:])
+    with warnings.catch_warnings():  # a measure may exist in no resample
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
+        low, high = np.nanpercentile(np.asarray(values, dtype=float), shares, axis=0)
     return low, high
 
 
@@ -90,7 +87,7 @@ def class_tables(
     many_overall, many_per_class = _class_values(truth, probability, weights)
     index = pd.MultiIndex.from_product([list(classes), CLASS_MEASURES], names=["class", "measure"])
     return (
-        _table(overall[0], many_overall, _overall_names()),
+        _table(overall[0], many_overall, list(OVERALL_MEASURES)),
         _table(per_class[0], many_per_class, index),
     )
 
@@ -104,7 +101,7 @@ def class_difference(
         _class_values(truth, probability_b, rows)[0] - _class_values(truth, probability_a, rows)[0]
         for rows in (ones, weights)
     )
-    return _table(value[0], many, _overall_names())
+    return _table(value[0], many, list(OVERALL_MEASURES))
 
 
 def _class_values(
@@ -116,10 +113,6 @@ def _class_values(
     overall = np.stack([measures.accuracy, measures.balanced_accuracy, *macro], axis=1)
     per_class = np.stack([measures.per_class[name] for name in CLASS_MEASURES], axis=2)
     return overall, per_class.reshape(len(weights), -1)
-
-
-def _overall_names() -> list[str]:
-    return ["accuracy", "balanced_accuracy", *(f"macro_{name}" for name in CLASS_MEASURES)]
 
 
 def _weighted_means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -5,7 +5,6 @@ ones for the score itself, one row per resample for its interval; both go throug
 Leaves: scores 0..1, nan for what does not exist.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,7 +95,9 @@ def measure_classes(truth: np.ndarray, probability: np.ndarray, weights: np.ndar
     curves = [_Curve(truth_is[:, k], probability[:, k]) for k in range(num_classes)]
 
     confusions, per_class = [], {name: [] for name in CLASS_MEASURES}
-    for some in _chunks(np.atleast_2d(weights)):  # (b, N)
+    step = max(CHUNK // len(truth), 1)
+    for start in range(0, len(weights), step):
+        some = weights[start : start + step].astype(np.float64)  # (b, N)
         confusions.append((some @ cells).reshape(-1, num_classes, num_classes + 1))
         sums = (some @ outcomes).reshape(-1, 4, num_classes)
         areas = np.stack([curve.areas(some) for curve in curves], axis=2)  # (2, b, C)
@@ -164,12 +165,6 @@ class _Curve:
         true, claimed = new_true.cumsum(axis=1), new.cumsum(axis=1)
         area = ((new - new_true) * (true - new_true / 2)).sum(axis=1)
         return area, (new_true * _divide(true, claimed, 0.0)).sum(axis=1)
-
-
-def _chunks(weights: np.ndarray) -> Iterator[np.ndarray]:
-    step = max(CHUNK // weights.shape[1], 1)
-    for start in range(0, len(weights), step):
-        yield weights[start : start + step].astype(np.float64)
 
 
 def _divide(part: np.ndarray, whole: np.ndarray, nothing: float = np.nan) -> np.ndarray:

@@ -69,21 +69,22 @@ def compare_masks(tables: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.
 
 def compare_classes(tables: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Task 3, resampled by lesion; the same two tables."""
-    (first, reference), *others = tables.items()
+    first, reference = next(iter(tables.items()))
     classes = [name for name in reference.columns if name not in NOT_CLASSES]
     truth = reference["truth"].map(classes.index).to_numpy()
     weights = bootstrap.resample(reference["lesion"].tolist())
-    probability = {
-        name: table.loc[reference.index, classes].to_numpy() for name, table in tables.items()
-    }
+    names, measures = list(tables), list(CLASS_MEASURES)
+    probability = {name: tables[name].loc[reference.index, classes].to_numpy() for name in names}
     scores = {
-        name: bootstrap.class_tables(truth, each, weights, classes)[0].loc[list(CLASS_MEASURES)]
-        for name, each in probability.items()
+        name: bootstrap.class_tables(truth, probability[name], weights, classes)[0].loc[measures]
+        for name in names
     }
-    differences = {}
-    for name, _ in others:
-        table = bootstrap.class_difference(truth, probability[first], probability[name], weights)
-        differences[f"{name} - {first}"] = table.loc[list(CLASS_MEASURES)]
+    differences = {
+        f"{name} - {first}": bootstrap.class_difference(
+            truth, probability[first], probability[name], weights
+        ).loc[measures]
+        for name in names[1:]
+    }
     return _joined(scores), _joined(differences)
 
 

@@ -19,8 +19,6 @@ from inference.postprocess import PostProcessing
 from inference.scope import Scope
 from misc_utils.errors import UserError
 from misc_utils.files import write_text
-from misc_utils.messages import command
-from training.run_folder import script
 
 FORMAT = 1
 Choice = MaskChoice | ClassChoice
@@ -57,13 +55,13 @@ def _from_json(chosen: Mapping, task: int) -> Choice:
     )
 
 
-def tuned_file(ensemble: Ensemble, views: int) -> Path:
-    """Where the values for 1 or 8 views lie."""
-    return ensemble.file(f"tuned{'_tta' if views == 8 else ''}.json")
+def tuned_file(scope: Scope) -> Path:
+    """Where the values for its runs and views lie, whatever set is scored."""
+    return scope.ensemble.file(f"tuned{'_tta' * scope.tta}.json")
 
 
-def write_tuned(scope: Scope, chosen: Choice, worth: Mapping[str, pd.DataFrame]) -> Path:
-    """Store the values chosen, and tables of what they are worth; the file.
+def write_tuned(scope: Scope, chosen: Choice, worth: Mapping[str, pd.DataFrame]) -> None:
+    """Store the values chosen, and tables of what they are worth, in tuned_file.
 
     Args:
         scope: what they were tuned on.
@@ -78,9 +76,7 @@ def write_tuned(scope: Scope, chosen: Choice, worth: Mapping[str, pd.DataFrame])
         "worth": {name: _numbers(table) for name, table in worth.items()},
     }
     ensemble.folder.mkdir(parents=True, exist_ok=True)
-    file = tuned_file(ensemble, scope.views)
-    write_text(file, json.dumps(content, indent=2) + "\n")
-    return file
+    write_text(tuned_file(scope), json.dumps(content, indent=2) + "\n")
 
 
 def _numbers(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
@@ -89,15 +85,15 @@ def _numbers(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
     return {str(name): dict(row) for name, row in rows.to_dict("index").items()}
 
 
-def load_tuned(ensemble: Ensemble, views: int, wanted: bool = True) -> Tuned | None:
+def load_tuned(scope: Scope, wanted: bool = True) -> Tuned | None:
     """What write_tuned stored; None where nothing was tuned, or nothing is wanted.
 
     Raises UserError when it was tuned for other weights: a fold was trained since, or again.
     """
-    file = tuned_file(ensemble, views)
+    ensemble, file = scope.ensemble, tuned_file(scope)
     if not wanted or not file.exists():
         return None
-    fix = f"Tune again ({_command(ensemble, views)}), delete the file, or give --no-tuned."
+    fix = f"Tune again ({scope.command('tune')}), delete the file, or give --no-tuned."
     try:
         content = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse)
         if content["format"] != FORMAT:
@@ -121,11 +117,6 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not a number")
 
 
-def _command(ensemble: Ensemble, views: int) -> str:
-    tta = ["--tta"] if views == 8 else []
-    return command(script(ensemble.task, "tune"), *ensemble.flags, *tta)
-
-
 def load_for_eval(scope: Scope, wanted: bool) -> Choice | None:
     """What an evaluation is to use; None where tuned values are not wanted.
 
@@ -133,16 +124,16 @@ def load_for_eval(scope: Scope, wanted: bool) -> Choice | None:
     """
     if not wanted:
         return None
-    tune = _command(scope.ensemble, scope.views)
+    tune = scope.command("tune")
     if scope.held_out:
         raise UserError(
             f"the values were tuned on these held-out images, so a score on them would be too "
             f"high. What they are worth on folds they were not tuned on: {tune}"
         )
-    found = load_tuned(scope.ensemble, scope.views)
+    found = load_tuned(scope)
     if found is None:
         raise UserError(
-            f"{tuned_file(scope.ensemble, scope.views)} does not exist. Tune first ({tune}), and "
+            f"{tuned_file(scope)} does not exist. Tune first ({tune}), and "
             f"score all folds together, as it tunes for them (--k-fold all)."
         )
     return found.chosen

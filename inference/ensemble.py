@@ -84,11 +84,6 @@ class ImagesToScore:
         """All of them, sorted."""
         return sorted(self.fold_of)
 
-    @property
-    def folds(self) -> list[int | None]:
-        """The folds; None alone for another set."""
-        return list(self.of_fold)
-
 
 @dataclass(frozen=True, eq=False)
 class Assignment:
@@ -159,27 +154,22 @@ def check_alike(ensemble: Ensemble) -> None:
     views of the lesions have different pictures; of those only the folds, which hold ids, lesions
     and labels, must agree.
     """
-    prints = {
-        run.name: {
-            "folds": run_folder.folds_fingerprint(ensemble.folds[run.name]),
-            "data": (run.settings.get("lesion_view"), run.data_fingerprint),
-            "truth": run.truth_fingerprint,
+    folds = {name: run_folder.folds_fingerprint(table) for name, table in ensemble.folds.items()}
+    first, *others = ensemble.runs
+    for run in others:
+        pairs = {
+            "folds": (folds[first.name], folds[run.name]),
+            "truth": (first.truth_fingerprint, run.truth_fingerprint),
         }
-        for run in ensemble.runs
-    }
-    (first, reference), *others = prints.items()
-    for name, found in others:
-        for what, expected in reference.items():
-            one, other = expected, found[what]
-            if what == "data":
-                (view, one), (other_view, other) = one, other
-                if view != other_view:
-                    continue
+        if first.settings.get("lesion_view") == run.settings.get("lesion_view"):
+            pairs["data"] = first.data_fingerprint, run.data_fingerprint
+        for what, (one, other) in pairs.items():
             if one != other:
                 raise UserError(
-                    f"{first} and {name} have different {what} and cannot be scored together: "
-                    f"fingerprint {str(one)[:12]} of the first, {str(other)[:12]} of the second. "
-                    f"Train both on the same data with the same --num-folds, --limit and --seed."
+                    f"{first.name} and {run.name} have different {what} and cannot be scored "
+                    f"together: fingerprint {str(one)[:12]} of the first, {str(other)[:12]} of the "
+                    f"second. Train both on the same data with the same --num-folds, --limit and "
+                    f"--seed."
                 )
 
 
@@ -193,14 +183,6 @@ def check_unchanged(ensemble: Ensemble, names: Collection[str]) -> None:
             raise run_folder.weights_changed(run)
 
 
-def common_folds(ensemble: Ensemble) -> list[int]:
-    """Folds that every member has a run of; UserError where there is none."""
-    shared = set.intersection(*({run.k_fold for run in member} for member in ensemble.members))
-    if not shared:
-        raise UserError(f"{' and '.join(ensemble.labels)}: no fold was trained for all of them.")
-    return sorted(shared)
-
-
 def images_to_score(
     ensemble: Ensemble,
     eval_set: str,
@@ -211,12 +193,15 @@ def images_to_score(
 
     `eval_set` is `fold` (what was held out, of each fold that every member has) or another set, of
     which `image_ids` are there; `limited` takes the ids of one part and gives those to score.
-    Raises UserError: no image is left, a held-out one is missing, or a net was trained on one.
+    Raises UserError: no fold is shared, an image is missing or was trained on, or none is left.
     """
     parts: dict[int | None, list[str]] = {None: sorted(image_ids)}
     if eval_set == "fold":
         folds = ensemble.folds[ensemble.runs[0].name]
-        parts = {k: run_folder.held_out_images(folds, k) for k in common_folds(ensemble)}
+        shared = set.intersection(*({run.k_fold for run in member} for member in ensemble.members))
+        if not shared:
+            raise UserError(f"{' and '.join(ensemble.labels)}: no fold was trained for all.")
+        parts = {k: run_folder.held_out_images(folds, k) for k in sorted(shared)}
     missing = sorted({i for part in parts.values() for i in part} - set(image_ids))
     if missing:
         raise UserError(

@@ -24,7 +24,8 @@ def segmenter_inputs(data_dir: Path, ensemble: Ensemble, task: int, images: str)
     of_size = {size: ISIC2018.load_images(data_dir, task, images, size) for size in sorted(sizes)}
     inputs = {run.name: of_size[run.image_size] for run in ensemble.runs}
     if task == 1 and images == "training":
-        _check_same_data(ensemble, inputs)
+        for run in ensemble.runs:
+            run_folder.check_same_data(run, inputs[run.name].fingerprint)
     return inputs
 
 
@@ -55,10 +56,6 @@ def classifier_inputs(
         inputs |= {run.name: seen for run in member}
         crop_files |= crops.files if crops else {}
     if images == "training":
-        _check_same_data(ensemble, inputs)
+        for run in ensemble.runs:
+            run_folder.check_same_data(run, inputs[run.name].fingerprint)
     return inputs, crop_files
-
-
-def _check_same_data(ensemble: Ensemble, inputs: Inputs) -> None:
-    for run in ensemble.runs:
-        run_folder.check_same_data(run, inputs[run.name].fingerprint)

@@ -183,10 +183,9 @@ def gather_logits(
 
 
 def stream_logits(
-    ensemble: Ensemble,
+    scope: Scope,
     assignment: Assignment,
     weights: Sequence[float],
-    views: int,
     inputs: Mapping[str, Cached],
     batch_size: int,
     done: Collection[str] = (),
@@ -197,6 +196,7 @@ def stream_logits(
     `weights` are those of the members; `inputs` {name of a run: the images it takes}, of which nets
     are loaded only if they must predict; `done` images are not wanted, see predict_logits.
     """
+    ensemble, views = scope.ensemble, scope.views
     runs = {run.name: run for run in ensemble.runs}
 
     @cache

@@ -107,7 +107,8 @@ def _largest_filled(mask: np.ndarray) -> np.ndarray:
     largest, best = np.zeros_like(mask), (0, 0, 0)
     boxed = [(cv2.boundingRect(outline), outline) for outline in _outlines(mask)]
     kept = None
-    for (left, top, width, height), outline in sorted(boxed, key=_box_area, reverse=True):
+    boxed.sort(key=lambda one: one[0][2] * one[0][3], reverse=True)  # by area of the box
+    for (left, top, width, height), outline in boxed:
         if width * height < best[0]:
             break  # this part and all after it are smaller than the best one
         part = np.zeros((height, width), np.uint8)
@@ -120,11 +121,6 @@ def _largest_filled(mask: np.ndarray) -> np.ndarray:
         rows, columns, part = kept
         largest[rows, columns] = part
     return largest
-
-
-def _box_area(boxed: tuple[tuple[int, int, int, int], np.ndarray]) -> int:
-    (_, _, width, height), _ = boxed
-    return width * height
 
 
 def _largest_component(mask: np.ndarray) -> np.ndarray:

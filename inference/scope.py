@@ -31,7 +31,7 @@ class Scope:
     @property
     def views(self) -> int:
         """Views of each image."""
-        return views_of(self.tta)
+        return VIEWS if self.tta else 1
 
     @property
     def ending(self) -> str:
@@ -45,11 +45,6 @@ class Scope:
             flags += ["--k-fold", *(self.ensemble.k_folds or ["all"])]
             flags += [] if self.held_out else ["--eval-set", self.eval_set]
         return command(script(self.ensemble.task, verb), *flags)
-
-
-def views_of(tta: bool) -> int:
-    """Views of each image that the mean is taken over."""
-    return VIEWS if tta else 1
 
 
 def find_scope(

@@ -101,8 +101,11 @@ def claimed_folder(
     Raises UserError when something different made what is there, or another process writes it.
     """
     with provenance.claimed(submissions, name):
-        journal = provenance.open_journal(submissions, name, made_by, data, overwrite)
-        done = done_images(submissions / name, journal)
+        journal, done = provenance.open_journal(submissions, name, made_by, data, overwrite), set()
+        for image_id, row in journal.rows.items():
+            with contextlib.suppress(OSError, KeyError, TypeError):
+                if file_hash(submissions / name / row["file"]) == row["sha256"]:
+                    done.add(image_id)
         yield ResultFolder(submissions, name, made_by, journal, overwrite, done)
 
 
@@ -124,16 +127,6 @@ def open_folder(submissions: Path, name: str, made_by: dict, overwrite: bool) ->
     if not (record.exists() and provenance.read_record(record)["complete"]):
         provenance.write_record(submissions, name, made_by, complete=False)
     return folder
-
-
-def done_images(folder: Path, journal: Journal) -> set[str]:
-    """Images of the journal whose file in the folder is whole, as its SHA-256 says."""
-    done = set()
-    for image_id, row in journal.rows.items():
-        with contextlib.suppress(OSError, KeyError, TypeError):
-            if file_hash(folder / row["file"]) == row["sha256"]:
-                done.add(image_id)
-    return done
 
 
 def file_hash(file: Path) -> str:

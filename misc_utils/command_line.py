@@ -152,8 +152,3 @@ def _silence() -> Iterator[None]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
-
-
-def verbosity() -> int:
-    """Value for `fit(verbose=...)`: 1, a progress bar, on a terminal; else 2, a line per epoch."""
-    return 1 if sys.stdout.isatty() else 2

@@ -7,11 +7,13 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from misc_utils.errors import UserError
 
+Row = TypeVar("Row")
 RUNS = Path(__file__).resolve().parents[1] / "runs"
 
 
@@ -34,6 +36,13 @@ def command(script: str, *flags: object) -> str:
     return (f"ISIC_ROOT={shlex.quote(root)} " if root else "") + shlex.join(words)
 
 
+def choose(table: Mapping[str, Row], name: str, what: str) -> Row:
+    """Row `name` of a table; UserError listing the rows if there is none."""
+    if name not in table:
+        raise UserError(f"Unknown {what} {name!r}: choose one of {', '.join(table)}.")
+    return table[name]
+
+
 def check_same_ids(what: str, expected: Iterable[str], found: Iterable[str], advice: str) -> None:
     """Raise UserError, naming ids, unless two collections hold the same image ids."""
     missing, unknown = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
@@ -52,8 +61,7 @@ def listed(items: list, most: int = 20) -> str:
 def counted(names: Iterable[str]) -> str:
     """How many names, and the first ten of them in order."""
     names = sorted(names)
-    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return f"{len(names)}: {', '.join(names[:10])}{more}"
+    return f"{len(names)}: {listed(names, 10)}"
 
 
 def _printable(item: object) -> str:

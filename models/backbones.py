@@ -8,6 +8,7 @@ output of the stage of that size: after batch normalisation, activation and resi
 from dataclasses import dataclass
 
 from misc_utils.errors import UserError
+from misc_utils.messages import choose
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,4 @@ def check_image_size(backbone_name: str, image_size: int) -> None:
 
 def backbone(name: str) -> Backbone:
     """Row of `name`; UserError listing the rows if there is none."""
-    if name not in BACKBONES:
-        raise UserError(f"Unknown backbone {name!r}: choose one of {', '.join(BACKBONES)}.")
-    return BACKBONES[name]
+    return choose(BACKBONES, name, "backbone")

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from misc_utils.errors import UserError
+from misc_utils.messages import choose
 from models.encoder import build_encoder
 
 HIDDEN_UNITS = 128
@@ -40,17 +40,14 @@ def build_classifier(
     `dropout` 0..1 before the hidden layer; `regularizer` is a row of REGULARIZERS, the rest as in
     `build_encoder`. UserError: unknown row, impossible size, no weights.
     """
-    if regularizer not in REGULARIZERS:
-        raise UserError(
-            f"Unknown regularizer {regularizer!r}: choose one of {', '.join(REGULARIZERS)}."
-        )
+    build_regularizer = choose(REGULARIZERS, regularizer, "regularizer")
     encoder = build_encoder(backbone, image_size, weights, pretrained_dir)
     x = layers.GlobalAveragePooling2D(name="average_pool")(encoder.output)  # (B, channels)
     # with its own seed; without one, Keras on torch draws from a state that no variable holds
     seed = random.randrange(2**31) if dropout else None
     x = layers.Dropout(dropout, seed=seed, name="dropout")(x)
     x = layers.Dense(
-        HIDDEN_UNITS, activation="relu", kernel_regularizer=REGULARIZERS[regularizer](), name="fc1"
+        HIDDEN_UNITS, activation="relu", kernel_regularizer=build_regularizer(), name="fc1"
     )(x)
     logits = layers.Dense(num_classes, dtype="float32", name="logits")(x)
     probability = layers.Softmax(dtype="float32", name="probability")(logits)

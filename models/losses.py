@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from misc_utils.errors import UserError
+from misc_utils.messages import choose
 
 
 def _with_nan(loss: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
@@ -96,21 +96,14 @@ CLASS_WEIGHTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def _row(table: dict[str, Callable], name: str, what: str) -> Callable:
-    """Row `name` of a table; UserError listing the rows if there is none."""
-    if name not in table:
-        raise UserError(f"Unknown {what} {name!r}: choose one of {', '.join(table)}.")
-    return table[name]
-
-
 def segmentation_loss(name: str) -> Any:
     """Loss of row `name` of SEGMENTATION_LOSSES; UserError if there is none."""
-    return _row(SEGMENTATION_LOSSES, name, "segmentation loss")()
+    return choose(SEGMENTATION_LOSSES, name, "segmentation loss")()
 
 
 def classification_loss(name: str) -> Any:
     """Loss of row `name` of CLASSIFICATION_LOSSES; UserError if there is none."""
-    return _row(CLASSIFICATION_LOSSES, name, "classification loss")()
+    return choose(CLASSIFICATION_LOSSES, name, "classification loss")()
 
 
 def class_weights(labels: np.ndarray, num_classes: int, how: str) -> dict[int, float]:
@@ -119,7 +112,7 @@ def class_weights(labels: np.ndarray, num_classes: int, how: str) -> dict[int, f
     `labels` int (N,), N > 0, each 0..num_classes-1 (else ValueError); `how` a row of CLASS_WEIGHTS
     (else UserError). The mean weight over the samples is 1; a class without samples gets 1.0.
     """
-    weigh = _row(CLASS_WEIGHTS, how, "class weights")
+    weigh = choose(CLASS_WEIGHTS, how, "class weights")
     labels = np.asarray(labels)
     if labels.ndim != 1 or not len(labels) or labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(f"labels must be (N,), N > 0, each 0..{num_classes - 1}")

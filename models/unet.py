@@ -11,7 +11,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from misc_utils.errors import UserError
+from misc_utils.messages import choose
 from models.encoder import BATCH_NORM_MOMENTUM, build_encoder
 
 Tensor = Any
@@ -63,15 +63,14 @@ def build_segmenter(
     `up` is a row of UPS, `batch_norm` concerns the decoder alone, the rest as in `build_encoder`.
     UserError: unknown row, impossible size, no weights.
     """
-    if up not in UPS:
-        raise UserError(f"Unknown way up {up!r}: choose one of {', '.join(UPS)}.")
+    enlarge = choose(UPS, up, "way up")
     encoder = build_encoder(backbone, image_size, weights, pretrained_dir)
     skips = dict(encoder.skips)
     x = _fit_size(encoder.bottom, image_size >> encoder.bottom_level, "bottom")
     for level in reversed(range(encoder.bottom_level)):
         filters = min(FINEST_FILTERS * 2**level, MOST_FILTERS)
         name = f"decoder{level}"
-        x = UPS[up](x, filters, f"{name}_up")
+        x = enlarge(x, filters, f"{name}_up")
         if level in skips:
             skip = _fit_size(skips[level], image_size >> level, f"{name}_skip")
             skip = _compress(skip, filters, f"{name}_skip")

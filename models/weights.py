@@ -51,7 +51,10 @@ def load_weights(model: keras.Model, path: Path | str) -> None:
         found = _layout(path)
         values = _read(bare, path)
         if values is None or len(values) != len(found):
-            _compare(path, model, expected=_expected_layout(bare), found=found)
+            # what Keras itself writes for this model: its groups are named by class, not by layer
+            memory = _InMemory()
+            bare.save_weights(memory)
+            _compare(path, model, expected=_layout(memory), found=found)
             raise ValueError("Keras could not set every tensor")
     except (OSError, KeyError, RuntimeError, ValueError) as error:
         raise UserError(
@@ -110,13 +113,6 @@ class _InMemory(io.BytesIO):
 
     def __str__(self) -> str:
         return f"memory{SUFFIX}"
-
-
-def _expected_layout(bare: keras.Model) -> Layout:
-    """What Keras itself writes for this model: its groups are named by class, not by layer."""
-    file = _InMemory()
-    bare.save_weights(file)
-    return _layout(file)
 
 
 def _compare(path: Path, model: keras.Model, expected: Layout, found: Layout) -> None:

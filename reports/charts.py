@@ -188,13 +188,17 @@ def draw_forest(table: pd.DataFrame, zero: bool = False) -> bytes:
         zero: draw the line of no difference.
     """
     figure, axes = build_axes(0.6 + 0.52 * len(table))
-    for row, (name, value, low, high) in enumerate(table[["value", "low", "high"]].itertuples()):
+    for row, (name, value, low, high) in enumerate(
+        table[["value", "low", "high"]].rename(str).itertuples()
+    ):
         if zero:
             axes.plot([0, 0], [row - 0.17, row + 0.3], color=INK, linestyle="dotted", linewidth=1.3)
         axes.plot([low, high], [row, row], color=BLUE, linewidth=2.4, solid_capstyle="butt")
         axes.plot([value], [row], color=BLUE, marker="o", markersize=6)
+        half = LONGEST_NAME // 2
+        short = name if len(name) <= LONGEST_NAME else f"{name[:half]}…{name[-half:]}"
         text = {"y": row - 0.22, "va": "bottom", "transform": axes.get_yaxis_transform()}
-        axes.text(0, s=_shorten(str(name)), ha="left", color=INK, **text)
+        axes.text(0, s=short, ha="left", color=INK, **text)
         axes.text(1, s=format_interval(value, low, high), ha="right", color=MUTED, **text)
     axes.set(ylim=(len(table) - 0.6, -0.75), yticks=[])
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
@@ -328,10 +332,3 @@ def colours(count: int) -> list:
     if count <= len(COLOURS):
         return list(COLOURS[:count])
     return list(matplotlib.colormaps["viridis"](np.linspace(0, 0.92, count)))
-
-
-def _shorten(name: str) -> str:
-    """A name as long as there is room for; start and end of a longer one."""
-    if len(name) <= LONGEST_NAME:
-        return name
-    return f"{name[: LONGEST_NAME // 2]}…{name[-(LONGEST_NAME // 2) :]}"

@@ -25,15 +25,13 @@ def text(scores: pd.DataFrame, differences: pd.DataFrame) -> str:
     """Both tables as lines; a difference whose interval crosses zero is called undecided."""
     lines = []
     for (name, measure), row in scores.iterrows():
-        lines.append(f"{name}: {measure.replace('_', ' ')} {_interval(row)}")
+        lines.append(f"{name}: {measure.replace('_', ' ')} {facts.interval_text(row)}")
     for (pair, measure), row in differences.iterrows():
         decided = "" if row.low > 0 or row.high < 0 else ", undecided"
-        lines.append(f"{pair}: {measure.replace('_', ' ')} {_interval(row, '+')}{decided}")
+        lines.append(
+            f"{pair}: {measure.replace('_', ' ')} {facts.interval_text(row, '+')}{decided}"
+        )
     return "\n".join(lines)
-
-
-def _interval(row: pd.Series, sign: str = "") -> str:
-    return f"{row.value:{sign}.3f} ({row.low:{sign}.3f} to {row.high:{sign}.3f})"
 
 
 def write(

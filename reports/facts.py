@@ -3,12 +3,13 @@
 Enters: what was scored, scores with intervals, a row per image. Leaves: text, named lists of facts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 
+from datasets.challenge import CLASSES
 from evaluation import tuned
 from inference.ensemble import Ensemble, missing_folds
 from inference.postprocess import PostProcessing
@@ -39,7 +40,7 @@ TASK_1_LIMIT = (
 )
 
 
-def described(scope: Scope, folds: Sequence[int | None]) -> str:
+def described(scope: Scope, folds: Collection[int | None]) -> str:
     """Words for what was scored: `fold 0, held out`, `folds 0, 1, held out`, `the test set`."""
     if not scope.held_out:
         return f"the {scope.eval_set} set"
@@ -133,16 +134,43 @@ def histories(ensemble: Ensemble) -> dict[str, pd.DataFrame]:
     return {run.name: pd.read_csv(run.history) for run in ensemble.runs if run.history.exists()}
 
 
-def worth_text(worth: Mapping[str, pd.DataFrame], measures: Sequence[str]) -> str:
-    """A table: a row per way of tuning, a column per measure with its interval."""
-    rows = {}
-    for name, table in worth.items():
-        rows[name] = {
-            measure.replace("_", " "): f"{row.value:.3f}"
-            + ("" if np.isnan(row.low) else f" ({row.low:.3f} to {row.high:.3f})")
-            for measure, row in table.reindex(list(measures)).dropna(how="all").iterrows()
-        }
-    return pd.DataFrame.from_dict(rows, orient="index").to_string(na_rep="")
+def interval_text(row: pd.Series, sign: str = "") -> str:
+    """`0.828 (0.811 to 0.845)` of a row value, low, high; `sign` "+" shows that of each number."""
+    ends = "" if np.isnan(row.low) else f" ({row.low:{sign}.3f} to {row.high:{sign}.3f})"
+    return f"{row.value:{sign}.3f}{ends}"
+
+
+def tuning_text(
+    scope: Scope,
+    folds: Collection[int | None],
+    count: int,
+    chosen: tuned.Choice,
+    worth: Mapping[str, pd.DataFrame],
+    measures: Sequence[str],
+) -> str:
+    """What was tuned on `count` held-out images of these folds, and a table of its worth."""
+    ensemble, values = scope.ensemble, chosen.to_json()
+    lines = [f"{ensemble.name}, {count} images ({described(scope, folds)})"]
+    for label, weight in zip(ensemble.labels, values.pop("member_weights"), strict=True):
+        lines.append(f"  weight of {label}: {weight:.3f}")
+    if factors := values.pop("decision_weights", None):
+        pairs = zip(CLASSES, factors, strict=True)
+        values["decision weights"] = ", ".join(f"{name} {factor:.2f}" for name, factor in pairs)
+    for name, value in values.items():
+        lines.append(f"  {name}: " + (f"{value:.3f}" if isinstance(value, float) else str(value)))
+    if len(folds) < 2:
+        lines.append("a single fold: split into five parts, each tuned on the other four")
+    cells = {
+        how: table.reindex(measures).dropna(how="all").apply(interval_text, axis=1)
+        for how, table in worth.items()
+    }
+    rows = pd.DataFrame.from_dict(cells, orient="index", columns=measures)
+    columns = [name.replace("_", " ") for name in measures]
+    lines.append(rows.set_axis(columns, axis=1).to_string(na_rep=""))
+    predict = run_folder.script(ensemble.task, "predict")
+    return "\n".join(
+        [*lines, f"{predict} uses these values from now on: {tuned.tuned_file(scope)}"]
+    )
 
 
 def tuned_columns(scope: Scope, used: Mapping) -> tuple[dict, list[str]]:
@@ -152,7 +180,7 @@ def tuned_columns(scope: Scope, used: Mapping) -> tuple[dict, list[str]]:
     if not scope.held_out or used["limit"] is not None or other_rules:
         return {}, []  # other images or rules than those that were tuned on
     try:
-        found = tuned.load_tuned(scope.ensemble, scope.views)
+        found = tuned.load_tuned(scope)
     except UserError as error:  # of weights of before; the scores here are none the worse for it
         return {}, [str(error)]
     if found is None:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -42,8 +43,7 @@ class Frame:
     notes: Sequence[str] = ()  # sentences to read with the scores
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """Text in rows; the first column names the row. A folded one opens when it is clicked."""
 
     head: Sequence[str]
@@ -52,8 +52,7 @@ class Table:
     folded: bool = False
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """A picture as a data URI, and the same in words."""
 
     uri: str
@@ -61,8 +60,7 @@ class Picture:
     caption: str
 
 
-@dataclass(frozen=True)
-class Chart:
+class Chart(NamedTuple):
     """A chart as a data URI; `alt` says what it shows. A wide one takes a row of its own."""
 
     uri: str
@@ -71,8 +69,7 @@ class Chart:
     wide: bool = False
 
 
-@dataclass(frozen=True)
-class Tile:
+class Tile(NamedTuple):
     """A number to see first."""
 
     name: str

@@ -85,7 +85,7 @@ def main(settings: Settings) -> dict[str, float]:
     file = class_report.write(
         scope, used, table, scored, lambda image_id: ISIC2018.read_original(originals[image_id])
     )
-    what = facts.described(scope, to_score.folds)
+    what = facts.described(scope, to_score.of_fold)
     print(f"{ensemble.name} on {len(table)} images ({what}); report: {file}")
     print(class_report.text(scored, table))
     means = scored.overall["value"]

@@ -38,17 +38,18 @@ def main(settings: Settings) -> None:
     from evaluation import calibration, tuned
     from inference import class_table, ensemble, kept_logits, submission
     from inference.inputs import classifier_inputs
-    from inference.scope import views_of
+    from inference.scope import Scope
     from misc_utils import provenance
 
     # 1 runs and images, and which run predicts which
     runs = ensemble.find_ensemble(
         paths.model_data_dir(), 3, settings.backbone, settings.version, settings.ensemble
     )
-    views = views_of(settings.tta)
-    found = tuned.load_tuned(runs, views, settings.tuned)
+    scope = Scope(runs, "fold", settings.tta)
+    found = tuned.load_tuned(scope, settings.tuned)
     chosen = found.chosen if found else None
     data_dir, submissions, images = paths.data_dir(), paths.submissions_dir(), settings.pred_set
+    labels = ISIC2018.known_labels(data_dir, images)
     originals = ISIC2018.list_originals(data_dir, 3, images)
     image_ids = ISIC2018.limited(data_dir, 3, images, list(originals), settings.limit)
     inputs, crops = classifier_inputs(
@@ -73,15 +74,8 @@ def main(settings: Settings) -> None:
         done = set(journal.rows)
         if done:
             print(f"{len(done)} of {assignment.count} are classified already")
-        batches = kept_logits.stream_logits(
-            runs,
-            assignment,
-            tuned.member_weights(runs, chosen),
-            views,
-            inputs,
-            settings.batch_size,
-            done,
-        )
+        weights, size = tuned.member_weights(runs, chosen), settings.batch_size
+        batches = kept_logits.stream_logits(scope, assignment, weights, inputs, size, done)
         bar = {"initial": len(done), "unit": "image"}
         with tqdm(desc=f"task3_{images}", total=assignment.count, **bar) as progress:
             for batch_ids, logits in batches:
@@ -93,7 +87,7 @@ def main(settings: Settings) -> None:
         probability = calibration.blend(mean[None], chosen and replace(chosen, weights=(1.0,)))
 
         # 3 write
-        expected = expected_images(data_dir, settings, predicted)
+        expected = expected_images(settings, predicted, list(labels))
         submitted, rows = class_table.add_missing_image(predicted, probability, expected)
         if len(submitted) > len(predicted):
             print(f"{submitted[-1]} has no image and weight 0 in the score: it gets the mean row")
@@ -111,10 +105,13 @@ def main(settings: Settings) -> None:
         as_json = file.with_name(f"task3_{images}_classes.json")
         class_table.write_json(as_json, predicted, probability, ISIC2018.CLASSES)
         print(f"{len(predicted)} images classified: {file}, {as_json.name}")
-        write_pages(settings, runs.name, originals, crops, predicted, probability)
+        truth = {image_id: ISIC2018.CLASSES[label] for image_id, label in labels.items()}
+        write_pages(settings, runs.name, originals, crops, predicted, probability, truth)
 
 
-def write_pages(settings: Settings, name: str, originals, crops, image_ids, probability) -> None:
+def write_pages(
+    settings: Settings, name: str, originals, crops, image_ids, probability, truth
+) -> None:
     """Replace the pages of an earlier table: image, crop and probabilities (N, C) of each image."""
     import shutil
 
@@ -135,7 +132,6 @@ def write_pages(settings: Settings, name: str, originals, crops, image_ids, prob
         return ISIC2018.read_original(originals[image_id]), crop
 
     title = f"Task 3, {settings.pred_set} set: {name}"
-    truth = known_labels(paths.data_dir(), settings.pred_set)
     with progress:
         index = browse.write_pages(
             folder, title, image_ids, probability, ISIC2018.CLASSES, truth, read
@@ -143,27 +139,15 @@ def write_pages(settings: Settings, name: str, originals, crops, image_ids, prob
     print(f"to look at: {index}")
 
 
-def known_labels(data_dir, images: str) -> dict[str, str]:
-    """Names of the true classes, where the table of the truth is there."""
-    from datasets import ISIC2018
-
-    if not ISIC2018.raw.labels_file(data_dir, images).exists():
-        return {}
-    labels = ISIC2018.load_labels(data_dir, images, None)
-    return {image_id: ISIC2018.CLASSES[label] for image_id, label in labels.items()}
-
-
-def expected_images(data_dir, settings: Settings, predicted: list[str]) -> list[str]:
+def expected_images(settings: Settings, predicted: list[str], labelled: list[str]) -> list[str]:
     """Ids the submission must have: those of the truth where it is known, else the predicted."""
-    from datasets import ISIC2018
     from datasets.challenge import UNRELEASED
 
-    partial = settings.limit is not None or settings.pred_set == "training"
-    if not partial and ISIC2018.raw.labels_file(data_dir, settings.pred_set).exists():
-        return list(ISIC2018.load_labels(data_dir, settings.pred_set, None))
-    if not partial and settings.pred_set == "test" and len(predicted) == 1511:  # all there are
+    if settings.limit is not None or settings.pred_set == "training":
+        return predicted
+    if not labelled and settings.pred_set == "test" and len(predicted) == 1511:  # all there are
         return [*predicted, UNRELEASED]
-    return predicted
+    return labelled or predicted
 
 
 if __name__ == "__main__":

@@ -79,20 +79,9 @@ def main(settings: Settings) -> dict[str, float]:
     worth["difference"] = bootstrap.class_difference(truth, before, after, weights)
 
     # 4 store and report
-    file = tuned.write_tuned(scope, chosen, worth)
-    what = facts.described(scope, to_score.folds)
-    print(f"{ensemble.name}, {len(truth)} images ({what})")
-    for label, weight in zip(ensemble.labels, chosen.weights, strict=True):
-        print(f"  weight of {label}: {weight:.3f}")
-    print(f"  temperature: {chosen.temperature:.3f}")
-    if chosen.decision_weights:
-        pairs = zip(CLASSES, chosen.decision_weights, strict=True)
-        print("  decision weights: " + ", ".join(f"{name} {weight:.2f}" for name, weight in pairs))
-    if len(to_score.folds) < 2:
-        print("a single fold: split into five parts, each tuned on the other four")
-    measures = ("balanced_accuracy", "accuracy", "negative_log_likelihood", "calibration_error")
-    print(facts.worth_text(worth, measures))
-    print(f"cls_predict.py uses these values from now on: {file}")
+    tuned.write_tuned(scope, chosen, worth)
+    measures = ["balanced_accuracy", "accuracy", "negative_log_likelihood", "calibration_error"]
+    print(facts.tuning_text(scope, to_score.of_fold, len(truth), chosen, worth, measures))
     return worth["tuned on other folds"]["value"].to_dict()
 
 

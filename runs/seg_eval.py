@@ -89,7 +89,7 @@ def main(settings: Settings) -> dict[str, float]:
         return ISIC2018.read_original(originals[image_id]), truth.read(image_id), mask
 
     file = mask_report.write(scope, used, overall, table, masks_of)
-    what = facts.described(scope, to_score.folds)
+    what = facts.described(scope, to_score.of_fold)
     print(f"{ensemble.name} on {len(table)} images ({what}), at original size; report: {file}")
     print(facts.scores_text(overall))
     print(facts.folds_text(table, ("jaccard", "threshold_jaccard")), end="")

@@ -59,7 +59,7 @@ def main(settings: Settings) -> None:
     from inference.inputs import segmenter_inputs
     from inference.postprocess import mask_of
     from inference.prediction import begun, work_behind
-    from inference.scope import views_of
+    from inference.scope import Scope
 
     # 1 runs and rules
     deciding = submission.deciding_settings(asdict(settings))
@@ -67,8 +67,8 @@ def main(settings: Settings) -> None:
     runs = ensemble.find_ensemble(
         paths.model_data_dir(), 1, settings.backbone, settings.version, settings.ensemble
     )
-    views = views_of(settings.tta)
-    found = tuned.load_tuned(runs, views, settings.tuned)
+    scope = Scope(runs, "fold", settings.tta)
+    found = tuned.load_tuned(scope, settings.tuned)
     chosen = found.chosen if found else None
     rules = tuned.choose_rules(asdict(settings), chosen)
     if found:
@@ -100,15 +100,8 @@ def main(settings: Settings) -> None:
     ) as result:
         if result.done:
             print(f"{len(result.done)} of {total} are there already")
-        batches = kept_logits.stream_logits(
-            runs,
-            assignment,
-            tuned.member_weights(runs, chosen),
-            views,
-            inputs,
-            settings.batch_size,
-            result.done,
-        )
+        weights, size = tuned.member_weights(runs, chosen), settings.batch_size
+        batches = kept_logits.stream_logits(scope, assignment, weights, inputs, size, result.done)
         batches = begun(batches)
         result.begin(total)
         with ThreadPoolExecutor() as threads:

@@ -4,7 +4,7 @@ python3 runs/seg_tune.py --backbone vgg16
 python3 runs/seg_tune.py --backbone vgg16 --ensemble densenet121:0
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 import paths  # isort: skip  (the repository on sys.path)
@@ -99,16 +99,9 @@ def main(settings: Settings) -> dict[str, float]:
     # 4 store and report
     total = sum(best.weights)
     best = replace(best, weights=tuple(weight / total for weight in best.weights))
-    file = tuned.write_tuned(scope, best, worth)
-    what = facts.described(scope, to_score.folds)
-    print(f"{ensemble.name}, {len(image_ids)} images ({what})")
-    for label, weight in zip(ensemble.labels, best.weights, strict=True):
-        print(f"  weight of {label}: {weight:.3f}")
-    print("\n".join(f"  {name}: {value}" for name, value in asdict(best.rules).items()))
-    if len(to_score.folds) < 2:
-        print("a single fold: split into five parts, each tuned on the other four")
-    print(facts.worth_text(worth, ("jaccard", "threshold_jaccard", "dice")))
-    print(f"seg_predict.py uses these values from now on: {file}")
+    tuned.write_tuned(scope, best, worth)
+    measures = ["jaccard", "threshold_jaccard", "dice"]
+    print(facts.tuning_text(scope, to_score.of_fold, len(image_ids), best, worth, measures))
     return worth["tuned on other folds"]["value"].to_dict()
 
 

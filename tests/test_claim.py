@@ -180,7 +180,7 @@ def test_what_was_trained_since_is_not_overwritten(tmp_path, caplog):
         claim.begin_run(run, FOLDS)
         assert not run.weights.exists()
         run.weights.write_text("new")
-        claim.write_record(claim.Run(run.folder, run.record | {"finished": True}))
+        run_folder.write_record(run_folder.Run(run.folder, run.record | {"finished": True}))
     with claim.claim_run(tmp_path, 1, 0, SETTINGS, FOLDS, FACTS, replaced[1]) as run:
         assert run is None
     assert "finished already" in caplog.text

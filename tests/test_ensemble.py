@@ -130,7 +130,7 @@ def test_other_views_of_the_same_lesions_may_be_blended(tmp_path):
 def test_scored_are_the_images_that_every_member_held_out(two_trainings):
     nets = ensemble.find_ensemble(two_trainings, 1, "vgg16", "0", ["tiny:a"])
     to_score = ensemble.images_to_score(nets, "fold", list("abcdef"))
-    assert to_score.of_fold == {0: ["a", "b"], 1: ["c", "d"]} and to_score.folds == [0, 1]
+    assert to_score.of_fold == {0: ["a", "b"], 1: ["c", "d"]} and list(to_score.of_fold) == [0, 1]
     assert to_score.image_ids == list("abcd") and to_score.fold_of["c"] == 1
     assert ensemble.missing_folds(nets) == "; not trained: tiny:a fold 2"
     first = ensemble.images_to_score(nets, "fold", list("abcdef"), lambda ids: ids[:1])
@@ -159,7 +159,7 @@ def test_no_common_fold(tmp_path):
     make_run(tmp_path, "tiny", 1)
     nets = ensemble.find_ensemble(tmp_path, 1, "vgg16", "0", ["tiny:0"])
     with pytest.raises(UserError, match="no fold was trained for all"):
-        ensemble.common_folds(nets)
+        ensemble.images_to_score(nets, "fold", list("abcdef"))
 
 
 def test_runs_are_assigned_and_weighed(two_trainings):

@@ -144,7 +144,7 @@ def test_what_is_predicted_is_of_the_weights_that_were_looked_up(tmp_path, own_s
 
     net_of(load)
     with pytest.raises(UserError, match="a training is under way"):
-        next(kept_logits.stream_logits(pair, assignment, [1.0, 1.0], 1, inputs_of(pair.runs), 2))
+        next(kept_logits.stream_logits(of(pair), assignment, [1.0, 1.0], inputs_of(pair.runs), 2))
     assert not list(tmp_path.glob("task*/*logits*"))  # of these weights nothing was predicted
 
 
@@ -160,6 +160,10 @@ def test_half_a_file_is_no_file(tmp_path, spoil):
     else:
         record.write_text("{")
     assert kept_logits.load_logits(run, "fold", 1, ["a"]) is None
+
+
+def of(pair):
+    return Scope(pair, "fold", False)
 
 
 def make_pair(model_data):
@@ -240,7 +244,7 @@ def test_streaming_reads_what_was_held_out_and_predicts_the_rest(tmp_path, net_o
     def stream(own_set):
         assignment = ensemble.assign_runs(pair, list("adx"), own_set)
         batches = kept_logits.stream_logits(
-            pair, assignment, [1.0, 3.0], 1, inputs_of(pair.runs), 2
+            of(pair), assignment, [1.0, 3.0], inputs_of(pair.runs), 2
         )
         return {
             image_id: float(row[0, 0, 0])

@@ -22,7 +22,6 @@ from isic_challenge_scoring.classification import ClassificationMetric, Classifi
 from isic_challenge_scoring.segmentation import SegmentationScore
 from PIL import Image
 
-from misc_utils import command_line
 from training import run_folder
 
 TINY = {"backbone": "tiny", "weights": "none", "image_size": 64, "batch_size": 8}
@@ -377,7 +376,3 @@ def test_a_limit_means_the_same_images_to_prediction_and_training(copied):
     assert set(folds["fold"]) == {0, 1} and (folds["fold"] == 1).mean() == pytest.approx(
         0.8, abs=0.1
     )
-
-
-def test_verbosity_is_a_line_per_epoch_in_a_log_file():
-    assert command_line.verbosity() in (1, 2)

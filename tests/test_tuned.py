@@ -32,17 +32,22 @@ def nets(tmp_path):
     return ensemble.find_ensemble(tmp_path, 1, "tiny", "0")
 
 
+def of(nets, tta=False):
+    return Scope(nets, "fold", tta)
+
+
 def write(nets, chosen=CHOSEN):
-    return tuned.write_tuned(Scope(nets, "fold", False), chosen, WORTH)
+    tuned.write_tuned(of(nets), chosen, WORTH)
+    return tuned.tuned_file(of(nets))
 
 
 def test_values_come_back_as_they_went(nets):
-    assert tuned.load_tuned(nets, 1) is None
+    assert tuned.load_tuned(of(nets)) is None
     file = write(nets)
-    found = tuned.load_tuned(nets, 1)
-    assert found.chosen == CHOSEN and found.file == file == tuned.tuned_file(nets, 1)
+    found = tuned.load_tuned(of(nets))
+    assert found.chosen == CHOSEN and found.file == file == tuned.tuned_file(of(nets))
     assert found.worth["tuned on other folds"]["error"] == {"value": 0.1, "low": None, "high": None}
-    assert tuned.load_tuned(nets, 8) is None  # eight views are tuned for themselves
+    assert tuned.load_tuned(of(nets, tta=True)) is None  # eight views are tuned for themselves
     assert "NaN" not in file.read_text()
 
 
@@ -58,8 +63,8 @@ def test_the_file_is_as_it_always_was(nets):
         "component": "largest",
     }
     content["chosen"] = {"member_weights": [1.0], "smoothing": 2.0, "threshold": 0.4}
-    tuned.tuned_file(nets, 1).write_text(json.dumps(content))
-    assert tuned.load_tuned(nets, 1).chosen == CHOSEN
+    tuned.tuned_file(of(nets)).write_text(json.dumps(content))
+    assert tuned.load_tuned(of(nets)).chosen == CHOSEN
 
 
 def test_values_of_other_weights_are_refused(nets, tmp_path):
@@ -67,20 +72,20 @@ def test_values_of_other_weights_are_refused(nets, tmp_path):
     nets.runs[1].weights.write_text("trained again")
     later = ensemble.find_ensemble(tmp_path, 1, "tiny", "0")
     with pytest.raises(UserError, match=r"Tune again \(.*seg_tune\.py --backbone tiny"):
-        tuned.load_tuned(later, 1)
+        tuned.load_tuned(of(later))
 
 
 @pytest.mark.parametrize("text", ["{", "{}", '{"format": 9, "weights": {}}', '{"format": 1}'])
 def test_broken_files_are_refused(nets, text):
     nets.folder.mkdir()
-    tuned.tuned_file(nets, 1).write_text(text)
+    tuned.tuned_file(of(nets)).write_text(text)
     with pytest.raises(UserError, match="cannot be read as tuned values"):
-        tuned.load_tuned(nets, 1)
+        tuned.load_tuned(of(nets))
 
 
 def test_an_evaluation_never_uses_them_on_the_folds_they_were_tuned_on(nets):
     write(nets)
-    fold, test = Scope(nets, "fold", False), Scope(nets, "test", False)
+    fold, test = of(nets), Scope(nets, "test", False)
     assert tuned.load_for_eval(fold, False) is None
     assert tuned.load_for_eval(test, True) == CHOSEN
     with pytest.raises(UserError, match="too high"):
@@ -111,10 +116,10 @@ def test_values_of_classifiers_come_back(tmp_path, decision_weights):
     run.weights.write_text("w")
     nets = ensemble.find_ensemble(tmp_path, 3, "tiny", "0")
     chosen = ClassChoice((1.0,), 1.04567, decision_weights)
-    file = tuned.write_tuned(Scope(nets, "fold", False), chosen, WORTH)
-    stored = json.loads(file.read_text())["chosen"]
+    tuned.write_tuned(of(nets), chosen, WORTH)
+    stored = json.loads(tuned.tuned_file(of(nets)).read_text())["chosen"]
     assert stored.keys() == {"member_weights", "temperature", "decision_weights"}
-    found = tuned.load_tuned(nets, 1)
+    found = tuned.load_tuned(of(nets))
     assert found.chosen == chosen
     assert str(found).startswith("member weights 1, temperature 1.05")
     assert ("decision weights 0.5 2" in str(found)) is (decision_weights is not None)

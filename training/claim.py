@@ -15,17 +15,8 @@ import pandas as pd
 
 from misc_utils.errors import UserError
 from misc_utils.files import InUseError, locked, remove_partials, write_text
-from training.run_folder import (
-    FORMAT,
-    Run,
-    check_folds,
-    folds_fingerprint,
-    list_runs,
-    load_folds,
-    read_run,
-    run_name,
-    write_record,
-)
+from training import run_folder
+from training.run_folder import Run, folds_fingerprint, list_runs, run_name
 
 log = logging.getLogger(__name__)
 
@@ -126,13 +117,11 @@ def claim_run(
     stamp_runs. Raises UserError naming what differs when such a run was trained otherwise, or that
     it cannot resume, or when a fold is empty; ValueError when a lesion or image is in two folds.
     """
-    check_folds(folds, k_fold)
-    record = {"format": FORMAT, "task": task, "k_fold": k_fold, "finished": False}
+    run_folder.check_folds(folds, k_fold)
+    record = {"format": run_folder.FORMAT, "task": task, "k_fold": k_fold, "finished": False}
     record |= {"settings": settings, "folds_fingerprint": folds_fingerprint(folds)} | facts
-    name, folder = (
-        run_name(task, settings["backbone"], k_fold, settings["version"]),
-        _folder(model_data, task, settings, k_fold),
-    )
+    name = run_name(task, settings["backbone"], k_fold, settings["version"])
+    folder = _folder(model_data, task, settings, k_fold)
     try:
         with locked(model_data, name):
             as_then = {
@@ -178,7 +167,7 @@ def _find_same(
         if any(folder.glob("*.weights.h5")) or any(folder.glob("*_state.npz")):
             raise UserError(f"{folder} holds a trained net, but no settings.json. {WAYS}")
         return None
-    run = read_run(file)
+    run = run_folder.read_run(file)
     if not _holds_an_epoch(run):
         return None
     different = _different(run.settings, settings)
@@ -190,7 +179,7 @@ def _find_same(
             one, other = (str(part)[:12] for part in (run.record[key], facts[key]))
             different.append(f"{words}: {one} then, {other} now")
     if folds is not None and not different:
-        if folds_fingerprint(load_folds(run)) != folds_fingerprint(folds):
+        if folds_fingerprint(run_folder.load_folds(run)) != folds_fingerprint(folds):
             different.append("the split in folds.csv, which other versions of packages may make")
     if different:
         raise UserError(f"{folder} was trained with other settings: {'; '.join(different)}. {WAYS}")
@@ -214,14 +203,10 @@ def begin_run(run: Run, folds: pd.DataFrame) -> None:
         ours = (*ours, run.folder / "settings.json")
         remove_partials(run.folder, *(file.name for file in ours))
     else:
-        _delete(run.folder)
+        # settings.json first, so that what is left after a kill does not pass for a run
+        (run.folder / "settings.json").unlink(missing_ok=True)
+        if run.folder.exists():
+            shutil.rmtree(run.folder)
         run.folder.mkdir(parents=True)
         write_text(run.folder / "folds.csv", folds.to_csv(index=False))
-    write_record(run)
-
-
-def _delete(folder: Path) -> None:
-    """Delete a run; settings.json first, so that what is left does not pass for a run."""
-    (folder / "settings.json").unlink(missing_ok=True)
-    if folder.exists():
-        shutil.rmtree(folder)
+    run_folder.write_record(run)

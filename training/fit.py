@@ -136,22 +136,6 @@ class KeepEpoch(keras.callbacks.Callback):
         write_history(self.run.history, progress.history)
 
 
-class EndOnSignal(keras.callbacks.Callback):
-    """Ends training after the batch during which a signal asked the process to end."""
-
-    def __init__(self, end_if_asked: Callable[[], None]) -> None:
-        super().__init__()
-        self.end_if_asked = end_if_asked
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Between two steps."""
-        self.end_if_asked()
-
-    def on_test_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Between two steps of validation."""
-        self.end_if_asked()
-
-
 def write_history(file: Path, history: Sequence[Mapping[str, float]]) -> None:
     """The table with a row per epoch; column `epoch` counts from 0."""
     table = io.StringIO()
@@ -189,6 +173,10 @@ def fit_fold(
         write_history(run.history, progress.history)
     if progress.epochs < settings["epochs"]:
         with deferred() as end_if_asked:
+
+            def end(batch: int, logs: dict | None = None) -> None:
+                end_if_asked()  # between two steps
+
             model.fit(
                 train,
                 validation_data=held_out,
@@ -198,7 +186,7 @@ def fit_fold(
                 shuffle=False,  # the batches do it, as a function of the seed
                 callbacks=[
                     *build_callbacks(train, run, progress, start.variables, save),
-                    EndOnSignal(end_if_asked),
+                    keras.callbacks.LambdaCallback(on_train_batch_end=end, on_test_batch_end=end),
                 ],
                 verbose=verbose,
             )

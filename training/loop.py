@@ -6,6 +6,7 @@ its best weights.
 """
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +19,6 @@ import pandas as pd
 from datasets.batches import Batches
 from datasets.cache import Cached
 from datasets.folds import check_fold_numbers
-from misc_utils import command_line
 from misc_utils.messages import command
 from models.backbones import check_image_size
 from models.precision import use_precision
@@ -139,7 +139,7 @@ def train_folds(
                 held_out,
                 run,
                 class_weight=class_weight and class_weight(train.rows),
-                verbose=command_line.verbosity(),
+                verbose=1 if sys.stdout.isatty() else 2,  # a progress bar, or a line per epoch
             )
             load_weights(net.model, run.weights)
             image_ids = run_folder.held_out_images(data.folds, k_fold)
@@ -159,20 +159,13 @@ class _CompiledNet:
 
 def _batches(settings: Any, data: TrainingData, k_fold: int) -> tuple[Batches, Batches]:
     """Batches to train on, and of the images held out."""
-    arrays = data.images.array, data.targets
-    train = Batches(
-        *arrays,
-        data.images.rows(run_folder.training_images(data.folds, k_fold)),
-        settings.batch_size,
-        training=True,
-        augmentation=settings.augmentation,
-        seed=settings.seed,
-        workers=settings.workers,
+
+    def batches(image_ids: list[str], **training) -> Batches:
+        rows, arrays = data.images.rows(image_ids), (data.images.array, data.targets)
+        return Batches(*arrays, rows, settings.batch_size, workers=settings.workers, **training)
+
+    train = {"augmentation": settings.augmentation, "seed": settings.seed, "training": True}
+    return (
+        batches(run_folder.training_images(data.folds, k_fold), **train),
+        batches(run_folder.held_out_images(data.folds, k_fold)),
     )
-    held_out = Batches(
-        *arrays,
-        data.images.rows(run_folder.held_out_images(data.folds, k_fold)),
-        settings.batch_size,
-        workers=settings.workers,
-    )
-    return train, held_out

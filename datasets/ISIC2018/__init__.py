@@ -14,30 +14,14 @@ import numpy as np
 from datasets import pictures
 from datasets.boxes import Box, cut_box, widen
 from datasets.cache import Cached, load_or_build
-from datasets.challenge import CLASSES, SETS, UNRELEASED
+from datasets.challenge import CLASSES as CLASSES
+from datasets.challenge import SETS as SETS
+from datasets.challenge import UNRELEASED
 from datasets.folds import limit_images, limit_labels
 from datasets.ISIC2018 import raw
 from datasets.lesion_crops import Crops
 from misc_utils.errors import UserError
 from misc_utils.messages import check_same_ids, listed
-
-__all__ = [
-    "CLASSES",
-    "SETS",
-    "limited",
-    "list_originals",
-    "list_truth",
-    "list_truth_masks",
-    "load_images",
-    "load_labels",
-    "load_lesions",
-    "load_masks",
-    "load_view",
-    "raw",
-    "read_original",
-    "read_small",
-    "read_truth",
-]
 
 
 def load_images(data_dir: Path, task: int, images: str, image_size: int) -> Cached:
@@ -64,15 +48,6 @@ def read_small(content: bytes, image_size: int) -> tuple[np.ndarray, int, int]:
     return resize(image, image_size), height, width
 
 
-def list_truth_masks(data_dir: Path, images: str, image_ids: Sequence[str]) -> dict[str, Path]:
-    """Task 1 truth of the set `images`, {image id: mask file}; UserError unless each id has one."""
-    folder = raw.truth_folder(data_dir, 1, images)
-    sources = raw.list_masks(folder)
-    advice = "Unzip images and truth of this set again, completely."
-    check_same_ids(f"{folder}", image_ids, sources, advice)
-    return sources
-
-
 def load_masks(data_dir: Path, images: str, image_size: int, of: Cached) -> Cached:
     """Task 1 truth of the images `of`, uint8 (N, image_size, image_size, 1) in {0, 1}, same rows.
 
@@ -85,7 +60,7 @@ def load_masks(data_dir: Path, images: str, image_size: int, of: Cached) -> Cach
         share = resize(mask * np.uint8(255), image_size)  # of lesion in each cell, 0..255
         return (share > 127).astype(np.uint8)[..., None], *mask.shape
 
-    sources = list_truth_masks(data_dir, images, of.image_ids)
+    sources = list_truth(data_dir, images, of).files
     name, shape = f"task1_{images}_masks_{image_size}", (image_size, image_size, 1)
     masks = load_or_build(data_dir / "cache", name, sources, read, shape)
     # an image may have been replaced since the masks were cached
@@ -114,8 +89,12 @@ class TruthMasks:
 
 
 def list_truth(data_dir: Path, images: str, of: Cached) -> TruthMasks:
-    """Task 1 truth of the images `of` in the set `images`; UserError when masks are missing."""
-    return TruthMasks(list_truth_masks(data_dir, images, of.image_ids), of)
+    """Task 1 truth of the images `of` in the set `images`; UserError unless each has one mask."""
+    folder = raw.truth_folder(data_dir, 1, images)
+    files = raw.list_masks(folder)
+    advice = "Unzip images and truth of this set again, completely."
+    check_same_ids(f"{folder}", of.image_ids, files, advice)
+    return TruthMasks(files, of)
 
 
 def read_truth(file: Path, height: int, width: int) -> np.ndarray:
@@ -210,8 +189,8 @@ def limited(
     These are the first by id; in a Task 3 set whose classes are known, the first of each class, so
     that training and prediction use the same images when they have the same limit.
     """
-    if limit is not None and task == 3 and raw.labels_file(data_dir, images).exists():
-        labels = load_labels(data_dir, images, None)
+    labels = known_labels(data_dir, images) if limit is not None and task == 3 else {}
+    if labels:
         return list(limit_labels({i: labels[i] for i in image_ids if i in labels}, limit))
     return limit_images(image_ids, limit)
 
@@ -236,6 +215,12 @@ def load_labels(data_dir: Path, images: str, image_ids: Sequence[str] | None) ->
             f"{file}", image_ids, labels, "Images and table must belong to the same set."
         )
     return labels
+
+
+def known_labels(data_dir: Path, images: str) -> dict[str, int]:
+    """All rows of the table of Task 3 classes, as load_labels; none where there is no table."""
+    there = raw.labels_file(data_dir, images).exists()
+    return load_labels(data_dir, images, None) if there else {}
 
 
 def load_lesions(data_dir: Path, image_ids: Sequence[str]) -> dict[str, str]:
