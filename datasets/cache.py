@@ -26,7 +26,7 @@ from misc_utils.files import explained, locked, new_array, partial_file, remove_
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2  # of 1, pictures were not turned upright
+FORMAT = 3  # of 1, pictures were not turned upright; of 2, colour profiles were not applied
 COLUMNS = ("heights", "widths", "bytes", "times", "sha256")  # of a manifest, beside image_ids
 
 # (image id, bytes of its file) -> (row uint8 (size, size, channels), source height, source width)

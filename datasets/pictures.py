@@ -12,14 +12,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
+import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
 
 from misc_utils.messages import listed
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")  # of the release, and of crops
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I", "I;16", "I;16B")
+DARKEST = 4096  # of 65535; where no value of 16 bits reaches it, fewer bits were meant
+BITS_OF_TIFF, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags, and a value of the second
 MOST_PIXELS = 80_000_000  # of a picture; large photographs have 24 million
 DAMAGES = (OSError, SyntaxError, IndexError, TypeError, EOFError, struct.error, zlib.error)
+SRGB = ImageCms.createProfile("sRGB")
 ORIENTATION = 0x0112  # EXIF tag: 1 is upright; from 5 on, width and height are swapped
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -36,6 +41,7 @@ def read_image(content: bytes, shortest: int = 0) -> tuple[np.ndarray, int, int]
     """Decode an image file; the format is found from its bytes, not from its name.
 
     Grey, palette, CMYK and 16-bit pictures become 8-bit RGB; an opaque alpha channel is dropped.
+    Colours are those of sRGB: an ICC profile is applied, unless it is damaged, as viewers do.
     A picture with an EXIF orientation is turned upright, as viewers show it; so is a mask.
 
     Args:
@@ -47,44 +53,84 @@ def read_image(content: bytes, shortest: int = 0) -> tuple[np.ndarray, int, int]
         uint8 (h, w, 3) RGB, and the height and width of the whole picture in pixels, upright.
 
     Raises:
-        ValueError when the bytes are not one whole picture of at most MOST_PIXELS, or when parts of
-        it are transparent: the colour they should have is unknown.
+        ValueError when the bytes are not one whole picture of at most MOST_PIXELS; when parts of it
+        are transparent, as the colour they should have is unknown; when it has numbers of 16 bits
+        but none that needs more than 12, as it would be black, or numbers of another kind.
     """
     with _decoding(content) as picture:
         orientation = _orientation(picture)
         height, width = picture.size if orientation >= 5 else picture.size[::-1]
         if shortest and picture.mode == "RGB":
             picture.draft("RGB", (shortest, shortest))
-        if picture.mode.startswith("I;16"):  # grey
-            values = (np.asarray(picture) >> 8).astype(np.uint8)
-            picture = Image.fromarray(values)
-        return np.asarray(_turned(picture.convert("RGB"), orientation)), height, width
+        wide, bits = _sixteen_bits(content, picture), _bits(content, picture)
+        if wide is not None:
+            profile = picture.info.get("icc_profile")
+            picture = Image.fromarray((wide >> 8).astype(np.uint8))
+            picture.info["icc_profile"] = profile
+        image = np.asarray(_turned(_to_srgb(picture), orientation))
+        if bits > 8 and image.max() < DARKEST >> 8:
+            raise ValueError(
+                f"it stores {bits} bits per channel, but no value above {DARKEST - 1}, so it would "
+                f"be read as black; save it with 8 bits"
+            )
+        return image, height, width
 
 
 def read_mask(content: bytes) -> np.ndarray:
     """Decode a mask: uint8 (H, W) in {0, 1}; one without any lesion is allowed.
 
-    Grey pictures of 1, 8 or 16 bits are read, and palettes and RGB whose colours are black and
-    white. The mask's own EXIF orientation is applied, not that of its image.
+    Grey pictures of up to 16 bits are read, and palettes and RGB whose colours are black and white.
+    The mask's own EXIF orientation is applied, not that of its image.
 
     Raises ValueError when the picture holds values other than 0 and one of 1 or 255 (with 16 bits
     also 65535), or is not one whole picture.
     """
     with _decoding(content) as picture:
-        picture = _turned(picture, _orientation(picture))
-        sixteen = picture.mode.startswith("I;16")
-        if sixteen or picture.mode == "L":
-            mask = np.asarray(picture)
-        else:
-            colours = np.asarray(picture.convert("RGB"))
-            mask = colours[..., 0]
-            if (colours != mask[..., None]).any():
+        orientation = _orientation(picture)
+        wide = _sixteen_bits(content, picture)
+        if wide is None and _bits(content, picture) > 8:
+            raise ValueError("a mask in colours of 16 bits; save it as grey PNG with 8 bits")
+        grey = picture.mode == "L"
+        mask = np.asarray(picture if grey else picture.convert("RGB")) if wide is None else wide
+        if mask.ndim == 3:
+            if (mask != mask[..., :1]).any():
                 raise ValueError("a mask must hold 0 and 255 only, this one has colours")
+            mask = mask[..., 0]
+        mask = np.asarray(_turned(Image.fromarray(np.ascontiguousarray(mask)), orientation))
     values = np.flatnonzero(np.bincount(mask.ravel())).tolist()
     high = {*values} - {0}
-    if len(high) > 1 or not high <= {1, 255, *([65535] if sixteen else [])}:
+    if len(high) > 1 or not high <= {1, 255, *([65535] if wide is not None else [])}:
         raise ValueError(f"a mask must hold 0 and 255 only, this one holds {listed(values)}")
     return (mask > 0).astype(np.uint8)
+
+
+def _bits(content: bytes, picture: Image.Image) -> int:
+    """Bits of each channel as they are stored; Pillow's mode does not say it of colours."""
+    if picture.format == "PNG":
+        return content[24]  # in the header, which comes first
+    return max(picture.tag_v2.get(BITS_OF_TIFF, (1,))) if picture.format == "TIFF" else 8
+
+
+def _sixteen_bits(content: bytes, picture: Image.Image) -> np.ndarray | None:
+    """Grey uint16 (H, W) or RGB (H, W, 3) with all 16 bits, not turned; None: Pillow has them all.
+
+    Of a TIFF in colours Pillow gives the upper eight, and nothing gives the others.
+    """
+    if picture.format == "PNG" and _bits(content, picture) == 16:
+        values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        if values is None:
+            raise ValueError("damaged or cut off")
+        return values if values.ndim == 2 else values[..., 2::-1]  # from BGR, perhaps with alpha
+    return np.asarray(picture) if picture.mode.startswith("I;16") else None
+
+
+def _check_kind(picture: Image.Image) -> None:
+    """ValueError for numbers that are no brightness of at most 16 bits."""
+    inverted = picture.format == "TIFF" and picture.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
+    if picture.mode not in MODES or (picture.mode == "I" and picture.format != "PNG"):
+        raise ValueError(f"its pixels are of the kind {picture.mode}; save it with 8 bits")
+    if inverted and picture.mode.startswith("I;16"):
+        raise ValueError("its 16 bits count from white to black; save it with 8 bits")
 
 
 def _orientation(picture: Image.Image) -> int:
@@ -98,6 +144,21 @@ def _orientation(picture: Image.Image) -> int:
     except (ValueError, *DAMAGES):  # the EXIF data is damaged; the pixels are not read here
         return 1
     return orientation if orientation in UPRIGHT else 1
+
+
+def _to_srgb(picture: Image.Image) -> Image.Image:
+    """Mode RGB, by the ICC profile of the picture if it has another than sRGB."""
+    profile = picture.info.get("icc_profile")
+    if picture.mode not in ("L", "RGB", "CMYK"):  # else the profile is of other channels
+        picture = picture.convert("RGB")
+    if profile:
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if "sRGB" not in ImageCms.getProfileDescription(source):
+                return ImageCms.profileToProfile(picture, source, SRGB, outputMode="RGB")
+        except (ImageCms.PyCMSError, *DAMAGES):
+            pass
+    return picture.convert("RGB")
 
 
 def _turned(picture: Image.Image, orientation: int) -> Image.Image:
@@ -117,6 +178,7 @@ def _decoding(content: bytes) -> Iterator[Image.Image]:
                 raise Image.DecompressionBombError
             if picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1:
                 raise ValueError(f"the file holds {picture.n_frames} pictures, not one")
+            _check_kind(picture)
             if picture.has_transparency_data:
                 if picture.convert("RGBA").getchannel("A").getextrema()[0] < 255:
                     raise ValueError("it has transparent pixels; save it without alpha channel")
@@ -126,7 +188,9 @@ def _decoding(content: bytes) -> Iterator[Image.Image]:
             f"its header says it has more than {MOST_PIXELS // 10**6} million pixels"
         ) from None
     except Image.UnidentifiedImageError:
-        raise ValueError("neither a JPEG nor a PNG picture") from None
+        raise ValueError(
+            "no picture that can be read: JPEG of 8 bits, PNG, WebP or TIFF expected"
+        ) from None
     except ValueError:
         raise
     except DAMAGES as error:

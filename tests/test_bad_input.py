@@ -17,6 +17,7 @@ import cls_eval
 import cls_predict
 import cls_train
 import cls_views
+import cv2
 import numpy as np
 import pytest
 import seg_eval
@@ -52,6 +53,8 @@ def files(data, folder, ending=""):
 
 def encoded(picture, kind="PNG", **options):
     if isinstance(picture, np.ndarray):
+        if picture.dtype == np.uint16 and picture.ndim == 3:  # Pillow cannot write it
+            return cv2.imencode(f".{kind.lower()}", picture[..., ::-1])[1].tobytes()
         picture = Image.fromarray(picture)
     buffer = io.BytesIO()
     picture.save(buffer, kind, **options)
@@ -251,8 +254,10 @@ CASES = {
         image(lambda old: opened(lambda p: p)(old)[:3000]), *PREPARE, "damaged or cut off"
     ),
     "image of zero bytes": Case(image(lambda old: b""), *PREPARE, "empty.*Replace them"),
-    "text named .jpg": Case(image(lambda old: b"<html>404</html>"), *PREPARE, "neither a JPEG"),
-    "GIF named .jpg": Case(image(opened(lambda p: p, "GIF")), *PREPARE, "neither a JPEG nor a PNG"),
+    "text named .jpg": Case(
+        image(lambda old: b"<html>404</html>"), *PREPARE, "no picture that can be read"
+    ),
+    "GIF named .jpg": Case(image(opened(lambda p: p, "GIF")), *PREPARE, "JPEG of 8 bits, PNG"),
     "tiny file that claims 60000x60000": Case(
         image(claims(60_000, 60_000)), *PREPARE, "more than 80 million pixels"
     ),
@@ -263,6 +268,24 @@ CASES = {
     "image partly transparent": Case(image(opened(half_transparent)), *PREPARE, "transparent"),
     "palette with a transparent colour": Case(
         image(opened(palette_with_hole, transparency=0)), *PREPARE, "transparent"
+    ),
+    "8-bit values in 16 bits": Case(
+        image(opened(lambda p: np.array(p).astype(np.uint16))), *PREPARE, "save it with 8 bits"
+    ),
+    "grey 12-bit values in 16 bits": Case(
+        image(opened(lambda p: np.array(p.convert("L")).astype(np.uint16) * 16)),
+        *PREPARE,
+        "no value above 4095",
+    ),
+    "image of floating-point numbers": Case(
+        image(opened(lambda p: np.array(p.convert("L")).astype(np.float32) / 255, "TIFF")),
+        *PREPARE,
+        "of the kind F",
+    ),
+    "image of 32 bits": Case(
+        image(opened(lambda p: np.array(p.convert("L")).astype(np.int32), "TIFF")),
+        *PREPARE,
+        "of the kind I",
     ),
     "folder named like an image": Case(replaced(Path.mkdir), *PREPARE, "a folder"),
     "dangling link": Case(replaced(links_to("gone.jpg")), *PREPARE, "a link to nothing"),
@@ -291,6 +314,16 @@ CASES = {
         mask(lambda old: Image.fromarray(np.stack([old, old, old * 0], 2)).quantize(2)),
         *PREPARE,
         "has colours",
+    ),
+    "mask in colours of 16 bits": Case(
+        mask(lambda old: np.stack([old.astype(np.uint16) * 257, old * 0, old * 0], 2)),
+        *PREPARE,
+        "has colours",
+    ),
+    "mask of floating-point numbers": Case(
+        image(opened(lambda p: np.array(p).astype(np.float32) / 255, "TIFF"), MASKS),
+        *PREPARE,
+        "of the kind F",
     ),
     "16-bit mask of many values": Case(
         mask(lambda old: np.arange(old.size, dtype=np.uint16).reshape(old.shape)),
@@ -430,6 +463,11 @@ IMAGES_READ = {
     "16-bit grey PNG": (
         lambda p: encoded(np.array(p.convert("L")).astype(np.uint16) * 256 + 77),
         lambda p: pixels(p.convert("L")),
+    ),
+    "16-bit RGB PNG": (lambda p: encoded(np.array(p).astype(np.uint16) * 257), lambda p: pixels(p)),
+    "16-bit RGB TIFF": (
+        lambda p: encoded(np.array(p).astype(np.uint16) * 257, "TIFF"),
+        lambda p: pixels(p),
     ),
     "opaque alpha": (lambda p: encoded(p.convert("RGBA")), pixels),
     "grey with opaque alpha": (
@@ -577,6 +615,8 @@ MASKS_READ = {
     "mask with opaque alpha": lambda mask: Image.fromarray(mask).convert("LA"),
     "mask of 16 bits": lambda mask: mask.astype(np.uint16) * 257,
     "mask of 16 bits, 255": lambda mask: mask.astype(np.uint16),
+    "mask in RGB of 16 bits": lambda mask: np.stack([mask.astype(np.uint16) * 257] * 3, 2),
+    "mask in RGB of 16 bits, 255": lambda mask: np.stack([mask.astype(np.uint16)] * 3, 2),
     "mask without lesion": lambda mask: mask * 0,
     "mask all lesion": lambda mask: mask | 255,
 }

@@ -237,7 +237,11 @@ def load_lesions(data_dir: Path, image_ids: Sequence[str]) -> dict[str, str]:
 
 
 def resize(image: np.ndarray, image_size: int) -> np.ndarray:
-    """Square picture of `image_size` pixels, each the mean of the area it covers; dtype kept."""
-    shrinks = min(image.shape[:2]) >= image_size
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(image, (image_size, image_size), interpolation=method)
+    """Square picture of `image_size` pixels; dtype kept.
+
+    Along a side that shrinks, each pixel is the mean of what it covers; along one that grows, it is
+    interpolated linearly.
+    """
+    height, width = (min(side, image_size) for side in image.shape[:2])
+    smaller = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.resize(smaller, (image_size, image_size), interpolation=cv2.INTER_LINEAR)
