@@ -17,10 +17,14 @@ from misc_utils.errors import UserError
 HOLD_OUT_PARTS = 5  # one part in five is held out when num_folds is 1
 
 
-def split_images(image_ids: Sequence[str], num_folds: int, seed: int) -> pd.DataFrame:
+def split_images(
+    image_ids: Sequence[str], num_folds: int, seed: int, lesions: Mapping[str, str] = {}
+) -> pd.DataFrame:
     """Task 1: columns image, fold; the sizes of the folds differ by at most one image.
 
-    Raises UserError when there are fewer images than folds.
+    Images of one lesion {image id: lesion id} come into the fold of the first of them; then there
+    is a column lesion, and the sizes may differ more. Raises UserError when there are fewer images
+    than folds.
     """
     image_ids = sorted(image_ids)
     parts = _parts(num_folds)
@@ -30,7 +34,12 @@ def split_images(image_ids: Sequence[str], num_folds: int, seed: int) -> pd.Data
     order = np.random.default_rng(seed).permutation(len(image_ids))
     for k, rows in enumerate(np.array_split(order, parts)):
         fold[rows] = k
-    return pd.DataFrame({"image": image_ids, "fold": _merged(fold, num_folds)})
+    table = pd.DataFrame({"image": image_ids, "fold": _merged(fold, num_folds)})
+    lesion = pd.Series([lesions.get(image_id, image_id) for image_id in image_ids])
+    if lesion.duplicated().any():
+        table.insert(1, "lesion", lesion)
+        table["fold"] = table.groupby("lesion")["fold"].transform("first")
+    return table
 
 
 def split_lesions(

@@ -188,11 +188,13 @@ def images_to_score(
     eval_set: str,
     image_ids: Collection[str],
     limited: Callable[[Sequence[str]], Sequence[str]] = list,
+    copies: Mapping[str, set[str]] = {},
 ) -> ImagesToScore:
     """Which images these runs, found to be alike, may be scored on.
 
     `eval_set` is `fold` (what was held out, of each fold that every member has) or another set, of
-    which `image_ids` are there; `limited` takes the ids of one part and gives those to score.
+    which `image_ids` are there; `limited` takes the ids of one part and gives those to score;
+    `copies` are the ids of training images that are the same picture, see ISIC2018.find_trained.
     Raises UserError: no fold is shared, an image is missing or was trained on, or none is left.
     """
     parts: dict[int | None, list[str]] = {None: sorted(image_ids)}
@@ -212,7 +214,7 @@ def images_to_score(
     for run in ensemble.runs:
         part = parts.get(run.k_fold if eval_set == "fold" else None)
         if part is not None:
-            run_folder.check_unseen(ensemble.folds[run.name], run.k_fold, part)
+            run_folder.check_unseen(ensemble.folds[run.name], run.k_fold, part, copies)
     return ImagesToScore(parts)
 
 
@@ -247,12 +249,13 @@ def assign_runs(
     image_ids: Sequence[str],
     own_set: bool = False,
     lesions: Mapping[str, str] | None = None,
+    copies: Mapping[str, set[str]] = {},
 ) -> Assignment:
     """Which runs may predict which image: those trained neither on it nor on its lesion.
 
     Left out is also an image that some member cannot predict: another ensemble would predict it.
     `own_set`: the images are those that the runs were trained and held out from (checked by the
-    caller); `lesions`: {image id: lesion id}, where known.
+    caller); `lesions`: {image id: lesion id}, where known; `copies` as in images_to_score.
     """
     lesions = lesions or {}
     seen = {run.name: run_folder.trained_on(run, ensemble.folds[run.name]) for run in ensemble.runs}
@@ -260,7 +263,7 @@ def assign_runs(
     groups: dict[tuple[str, ...], list[str]] = {}
     left_out = []
     for image_id in image_ids:
-        keys = {image_id, lesions.get(image_id, image_id)}
+        keys = {image_id, lesions.get(image_id, image_id), *copies.get(image_id, ())}
         names = tuple(name for name, trained_on in seen.items() if not keys & trained_on)
         if all(member.intersection(names) for member in members):
             groups.setdefault(names, []).append(image_id)

@@ -54,6 +54,7 @@ def main(settings: Settings) -> dict[str, float]:
         settings.eval_set,
         labels,
         lambda image_ids: limit_labels({i: labels[i] for i in image_ids}, settings.limit),
+        ISIC2018.find_trained(data_dir, 3, scope.images_set, trained_task=3),
     )
     image_ids = to_score.image_ids
     inputs, _ = classifier_inputs(

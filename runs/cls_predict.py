@@ -57,7 +57,8 @@ def main(settings: Settings) -> None:
     )
     own_set = images == "training"
     lesions = ISIC2018.load_lesions(data_dir, list(originals)) if own_set else None
-    assignment = ensemble.assign_runs(runs, image_ids, own_set, lesions)
+    copies = ISIC2018.find_trained(data_dir, 3, images, trained_task=3)
+    assignment = ensemble.assign_runs(runs, image_ids, own_set, lesions, copies)
     print(ensemble.described(runs, assignment))
     if found:
         print(f"tuned values ({found.file}): {found}")

@@ -63,6 +63,7 @@ def main(settings: Settings) -> dict[str, float]:
         settings.eval_set,
         images.image_ids,
         lambda image_ids: limit_images(image_ids, settings.limit),
+        ISIC2018.find_trained(data_dir, 1, scope.images_set, trained_task=1),
     )
 
     # 2 logits: read where they are kept, else predicted and kept
@@ -75,7 +76,9 @@ def main(settings: Settings) -> dict[str, float]:
     described = f"{ensemble.name}: score"
     table = score_masks(to_score.image_ids, truth.read, {"all": mask_for}, described)["all"]
     table.insert(0, "fold", [to_score.fold_of[image_id] for image_id in table.index])
-    overall = bootstrap.mask_table(table, bootstrap.resample(to_score.image_ids))
+    same = ISIC2018.load_lesions(data_dir, to_score.image_ids, task=1) if scope.held_out else {}
+    lesions = [same.get(image_id, image_id) for image_id in to_score.image_ids]
+    overall = bootstrap.mask_table(table, bootstrap.resample(lesions))
     means = overall["value"].to_dict()
 
     # 4 store and report

@@ -64,7 +64,8 @@ def main(settings: Settings) -> None:
     images = ISIC2018.load_images(data_dir, 1, "training", size)
     masks = ISIC2018.load_masks(data_dir, "training", size, of=images)
     image_ids = limit_images(images.image_ids, settings.limit)
-    folds = split_images(image_ids, settings.num_folds, settings.seed)
+    lesions = ISIC2018.load_lesions(data_dir, image_ids, task=1)
+    folds = split_images(image_ids, settings.num_folds, settings.seed, lesions)
     data = TrainingData(images, masks.array, folds, {"truth_fingerprint": masks.fingerprint})
 
     # 3 net, loss and metrics

@@ -53,7 +53,12 @@ def main(settings: Settings) -> dict[str, float]:
     ensemble, members = scope.ensemble, len(scope.ensemble.members)
     images = next(iter(segmenter_inputs(paths.data_dir(), ensemble, 1, "training").values()))
     truth = ISIC2018.list_truth(paths.data_dir(), "training", images)
-    to_score = images_to_score(ensemble, "fold", images.image_ids)
+    to_score = images_to_score(
+        ensemble,
+        "fold",
+        images.image_ids,
+        copies=ISIC2018.find_trained(paths.data_dir(), 1, "training", trained_task=1),
+    )
     logits = kept_logits.gather_logits(scope, to_score, inputs=None)
     image_ids = to_score.image_ids
     fold_of = [to_score.fold_of[image_id] for image_id in image_ids]

@@ -99,3 +99,18 @@ def test_too_few_images_of_every_class():
     labels = {f"i{k}": k for k in range(7)}
     with pytest.raises(UserError, match="5 folds need a class with 5 images"):
         folds.split_lesions(labels, {i: i for i in labels}, 5, seed=1)
+
+
+def test_images_of_one_lesion_stay_together_and_the_others_where_they_were():
+    plain = folds.split_images(IDS, 5, seed=1).set_index("image")["fold"]
+    assert folds.split_images(IDS, 5, seed=1, lesions={i: i for i in IDS}).columns.tolist() == [
+        "image",
+        "fold",
+    ]
+    lesions = {IDS[7]: "L", IDS[2000]: "L", IDS[30]: "M", IDS[31]: "M", IDS[32]: "M"}
+    split = folds.split_images(IDS, 5, seed=1, lesions=lesions).set_index("image")
+    assert split.groupby("lesion")["fold"].nunique().max() == 1
+    assert split["lesion"].nunique() == len(IDS) - 3
+    moved = [IDS[2000], IDS[31], IDS[32]]
+    assert split["fold"].drop(moved).equals(plain.drop(moved))
+    assert split.loc[IDS[2000], "fold"] == plain[IDS[7]]

@@ -9,7 +9,7 @@ by a folder's name: a folder may be renamed.
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -264,15 +264,25 @@ def folds_fingerprint(folds: pd.DataFrame) -> str:
     return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()
 
 
-def check_unseen(folds: pd.DataFrame, k_fold: int, image_ids: list[str]) -> None:
-    """Raise UserError without images to score, or when the net of fold `k_fold` trained on one."""
+def check_unseen(
+    folds: pd.DataFrame, k_fold: int, image_ids: Sequence[str], copies: Mapping[str, set[str]] = {}
+) -> None:
+    """Raise UserError without images to score, or when the net of fold `k_fold` trained on one.
+
+    `copies` {image id: other ids of the same picture}: to have trained on such a one is the same.
+    """
     if not image_ids:
         raise UserError("no image to score; raise --limit.")
-    seen = sorted(set(image_ids) & set(training_images(folds, k_fold)))
+    trained = set(training_images(folds, k_fold))
+    seen = {i: sorted(({i} | copies.get(i, set())) & trained) for i in sorted(image_ids)}
+    seen = {image_id: names for image_id, names in seen.items() if names}
     if seen:
+        first, names = next(iter(seen.items()))
+        same = "" if first in names else f" (the same picture as {names[0]})"
         raise UserError(
             f"the net of fold {k_fold} trained on {len(seen)} of the images to score, such as "
-            f"{seen[0]}. Take them out of the set."
+            f"{first}{same}. Take them out of the set; if they are held out, train a new --version "
+            f"instead: it keeps copies in one fold."
         )
 
 

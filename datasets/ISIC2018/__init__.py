@@ -4,6 +4,7 @@ Enters: the folder `data/` laid out as released. Leaves: cached, memory-mapped u
 their image ids (see cache.Cached), built on first use; labels and lesions keyed by image id.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,14 @@ from datasets.cache import Cached, load_or_build
 from datasets.challenge import CLASSES as CLASSES
 from datasets.challenge import SETS as SETS
 from datasets.challenge import UNRELEASED
+from datasets.copies import Copies, find_copies, join_lesions
 from datasets.folds import limit_images, limit_labels
 from datasets.ISIC2018 import raw
 from datasets.lesion_crops import Crops
 from misc_utils.errors import UserError
-from misc_utils.messages import check_same_ids, listed
+from misc_utils.messages import check_same_ids, counted, listed
+
+log = logging.getLogger(__name__)
 
 
 def load_images(data_dir: Path, task: int, images: str, image_size: int) -> Cached:
@@ -223,8 +227,22 @@ def known_labels(data_dir: Path, images: str) -> dict[str, int]:
     return load_labels(data_dir, images, None) if there else {}
 
 
-def load_lesions(data_dir: Path, image_ids: Sequence[str]) -> dict[str, str]:
-    """Lesion of each Task 3 training image, {image id: lesion id}; UserError if one is missing."""
+def load_lesions(data_dir: Path, image_ids: Sequence[str], task: int = 3) -> dict[str, str]:
+    """Lesion of each training image, {image id: lesion id}; UserError if one is missing.
+
+    Which Task 1 images show the same lesion is not known: each counts as a lesion named after it.
+    Images whose files hold the same bytes show one lesion, whatever the table says; of those there
+    are, some are named in a warning.
+    """
+    files = list_originals(data_dir, task, "training")
+    files = {image_id: files[image_id] for image_id in image_ids if image_id in files}
+    pairs = [(i, min(others)) for i, others in find_copies(files, files).items()]
+    if pairs:
+        folder = raw.image_folder(data_dir, task, "training")
+        names = [f"{one} = {other}" for one, other in sorted(pairs) if one > other]
+        log.warning("%s: the same picture, thus one lesion: %s", folder, counted(names))
+    if task == 1:
+        return join_lesions({image_id: image_id for image_id in sorted(image_ids)}, pairs)
     file = raw.groups_file(data_dir)
     groups = raw.read_groups(file)
     missing = sorted(set(image_ids) - set(groups))
@@ -233,7 +251,18 @@ def load_lesions(data_dir: Path, image_ids: Sequence[str]) -> dict[str, str]:
             f"{file}: no lesion_id for {listed(missing)}. Without it, photographs of one lesion "
             f"could be used for both training and evaluation. Unzip the released table again."
         )
-    return {image_id: groups[image_id] for image_id in sorted(image_ids)}
+    return join_lesions({image_id: groups[image_id] for image_id in sorted(image_ids)}, pairs)
+
+
+def find_trained(data_dir: Path, task: int, images: str, trained_task: int) -> Copies:
+    """Ids, if any, under which images of a set are among the training images of another task too.
+
+    {image id: ids of training images of `trained_task` that hold the same bytes}; empty where their
+    folder is not there.
+    """
+    there = raw.image_folder(data_dir, trained_task, "training").is_dir()
+    among = list_originals(data_dir, trained_task, "training") if there else {}
+    return find_copies(list_originals(data_dir, task, images), among)
 
 
 def resize(image: np.ndarray, image_size: int) -> np.ndarray:
