@@ -158,6 +158,11 @@ def check_image_size(backbone_name: str, image_size: int) -> None:
         )
 
 
+def weights_in_force(backbone_name: str, weights: str) -> str:
+    """What a net really starts from: `none` where there are no ImageNet weights of the backbone."""
+    return weights if backbone(backbone_name).application else "none"
+
+
 def backbone(name: str) -> Backbone:
     """Row of `name`; UserError listing the rows if there is none."""
     return choose(BACKBONES, name, "backbone")

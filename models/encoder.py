@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import keras
 
 from misc_utils.errors import UserError
-from models.backbones import Backbone, check_image_size
+from models.backbones import Backbone, check_image_size, weights_in_force
 from models.backbones import backbone as backbone_row
 from models.weights import load_weights
 
@@ -54,8 +54,6 @@ def build_encoder(
     # to float32 first, as on uint8 the preprocess_input of some networks overflows
     pixels = keras.layers.Rescaling(1.0, dtype="float32", name="to_float32")(image)
     if row.application is None:
-        if weights == "imagenet":
-            logger.info("%s has no ImageNet weights: it starts from random values", row.name)
         network = keras.Model(image, _own_blocks(row, pixels))
     else:
         network = _application(row, image_size, pixels, weights, pretrained_dir)
@@ -67,6 +65,22 @@ def build_encoder(
         bottom_level=row.bottom[0],
         output=network.output,
     )
+
+
+def check_weights(
+    backbone: str, image_size: int, weights: str, pretrained_dir: Path | None
+) -> None:
+    """UserError unless the weights that build_encoder is to start from are there.
+
+    Without a file they are downloaded now, and kept by Keras: better before hours of other work.
+    """
+    file = _weight_file(backbone_row(backbone), pretrained_dir)
+    if weights_in_force(backbone, weights) == "imagenet" and not file.is_file():
+        build_encoder(backbone, image_size, weights, pretrained_dir)
+
+
+def _weight_file(row: Backbone, pretrained_dir: Path | None) -> Path:
+    return (pretrained_dir or Path("<pretrained_dir>")) / f"{row.name}_notop.weights.h5"
 
 
 def _own_blocks(row: Backbone, pixels: Tensor) -> Tensor:
@@ -93,7 +107,7 @@ def _application(
     scaled = pixels
     if row.preprocess is not None:
         scaled = getattr(keras.applications, row.preprocess).preprocess_input(pixels)
-    path = (pretrained_dir or Path("<pretrained_dir>")) / f"{row.name}_notop.weights.h5"
+    path = _weight_file(row, pretrained_dir)
     from_file = weights == "imagenet" and pretrained_dir is not None and path.is_file()
     download = weights == "imagenet" and not from_file
     construct = getattr(keras.applications, row.application)

@@ -67,6 +67,7 @@ def train(plan) -> None:
     from datasets.folds import limit_labels, split_lesions
     from inference import kept_logits
     from models.classifier import build_classifier
+    from models.encoder import check_weights
     from models.losses import class_weights, classification_loss
     from models.metrics import classification_metrics
     from reports import charts
@@ -74,6 +75,7 @@ def train(plan) -> None:
     from training.loop import TrainingData, train_folds
 
     settings: Settings = plan.settings
+    check_weights(settings.backbone, settings.image_size, settings.weights, paths.pretrained_dir())
 
     # 2 data
     data_dir, num_classes = paths.data_dir(), len(ISIC2018.CLASSES)

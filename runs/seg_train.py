@@ -50,6 +50,7 @@ def main(settings: Settings) -> None:
     from datasets import ISIC2018
     from datasets.folds import limit_images, split_images
     from inference import kept_logits
+    from models.encoder import check_weights
     from models.losses import segmentation_loss
     from models.metrics import segmentation_metrics
     from models.unet import build_segmenter
@@ -58,6 +59,8 @@ def main(settings: Settings) -> None:
 
     # 1 which folds; settings that differ from those of earlier runs are refused
     plan = plan_folds(paths.model_data_dir(), 1, settings)
+    settings = plan.settings
+    check_weights(settings.backbone, settings.image_size, settings.weights, paths.pretrained_dir())
 
     # 2 data
     data_dir, size = paths.data_dir(), settings.image_size

@@ -239,3 +239,17 @@ def test_a_renamed_folder_holds_the_same_run(tmp_path, caplog):
     with pytest.raises(UserError, match="my_best, another fold"):
         claim.check_settings(tmp_path, 1, SETTINGS | {"learning_rate": 0.2}, [1], overwrite=False)
     assert claimed(tmp_path, epochs=5).folder.name == "my_best"
+
+
+def test_random_weights_recorded_as_imagenet_are_random_weights(tmp_path):
+    """Earlier code recorded what was asked for, where a backbone has no ImageNet weights."""
+    run = create_run(tmp_path, 1, 0, SETTINGS | {"weights": "imagenet"}, FOLDS, FACTS)
+    run.weights.write_text("w")
+    run.state.write_text("s")
+    assert claimed(tmp_path, weights="none").resumes
+    run = create_run(
+        tmp_path, 1, 0, SETTINGS | {"weights": "imagenet", "backbone": "vgg16"}, FOLDS, FACTS
+    )
+    run.weights.write_text("w")
+    with pytest.raises(UserError, match="weights imagenet then, none now"):
+        claimed(tmp_path, weights="none", backbone="vgg16")

@@ -1,5 +1,3 @@
-import logging
-
 import h5py
 import keras
 import numpy as np
@@ -98,10 +96,15 @@ def test_unknown_weights_are_refused():
         build_encoder("tiny", 32, "noisy", None)
 
 
-def test_own_blocks_say_that_they_start_from_random(caplog):
-    with caplog.at_level(logging.INFO, logger="models.encoder"):
-        build_encoder("tiny", 32, "imagenet", None)
-    assert "tiny has no ImageNet weights" in caplog.text
+def test_missing_weights_are_found_before_other_work(tmp_path, monkeypatch):
+    built = []
+    monkeypatch.setattr(encoder_module, "build_encoder", lambda *args: built.append(args))
+    for name, weights in (("tiny", "imagenet"), ("vgg16", "none"), ("vgg16", "imagenet")):
+        encoder_module.check_weights(name, 32, weights, tmp_path)
+    assert built == [("vgg16", 32, "imagenet", tmp_path)]  # it says what is missing
+    (tmp_path / "vgg16_notop.weights.h5").write_text("")
+    encoder_module.check_weights("vgg16", 32, "imagenet", tmp_path)
+    assert len(built) == 1
 
 
 def test_without_weights_both_ways_to_them_are_named(tmp_path, monkeypatch):

@@ -376,3 +376,14 @@ def test_a_limit_means_the_same_images_to_prediction_and_training(copied):
     assert set(folds["fold"]) == {0, 1} and (folds["fold"] == 1).mean() == pytest.approx(
         0.8, abs=0.1
     )
+
+
+def test_what_is_stored_is_what_was_in_force(root):
+    """No ImageNet weights of the tiny net: asked for or not, it is the same training."""
+    settings = {"backbone": "tiny", "image_size": 32, "batch_size": 8, "num_folds": 1, "epochs": 1}
+    seg_train.main(seg_train.Settings(**settings))
+    run = run_folder.find_runs(root / "model_data", 1, "tiny", "0")[0]
+    assert run.settings["weights"] == "none" and run.finished
+    before = (run.folder / "settings.json").read_bytes()
+    seg_train.main(seg_train.Settings(**settings, weights="none"))
+    assert (run.folder / "settings.json").read_bytes() == before

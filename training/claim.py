@@ -15,6 +15,7 @@ import pandas as pd
 
 from misc_utils.errors import UserError
 from misc_utils.files import InUseError, locked, remove_partials, write_text
+from models.backbones import weights_in_force
 from training import run_folder
 from training.run_folder import Run, folds_fingerprint, list_runs, run_name
 
@@ -189,6 +190,9 @@ def _find_same(
 def _different(then: Mapping, now: Mapping) -> list[str]:
     """What of two trainings' settings differs, FREE ones aside; as JSON has them."""
     now = json.loads(json.dumps(now))
+    # earlier code stored what was asked for, although there was nothing but random values
+    if "weights" in then:
+        then = {**then, "weights": weights_in_force(then["backbone"], then["weights"])}
     return [
         f"{key} {then[key]} then, {now[key]} now"
         for key in now

@@ -8,7 +8,7 @@ its best weights.
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from datasets.batches import Batches
 from datasets.cache import Cached
 from datasets.folds import check_fold_numbers
 from misc_utils.messages import command
-from models.backbones import check_image_size
+from models.backbones import check_image_size, weights_in_force
 from models.precision import use_precision
 from models.trained import logits_of
 from models.weights import load_weights
@@ -41,7 +41,7 @@ class Plan:
 
     model_data: Path
     task: int
-    settings: Any  # the Settings of a training script
+    settings: Any  # the Settings of a training script, as they are in force
     k_folds: tuple[int, ...]
     replaced: Mapping[int, claim.Stamp]  # runs that --overwrite deletes
 
@@ -88,6 +88,10 @@ def plan_folds(model_data: Path, task: int, settings: Any) -> Plan:
     """
     check_image_size(settings.backbone, settings.image_size)
     k_folds = check_fold_numbers(settings.folds, settings.num_folds)
+    weights = weights_in_force(settings.backbone, settings.weights)
+    if weights != settings.weights:
+        log.info("%s has no ImageNet weights: it starts from random values", settings.backbone)
+        settings = replace(settings, weights=weights)
     as_dict, overwrite = asdict(settings), settings.overwrite
     claim.check_settings(model_data, task, as_dict, k_folds, overwrite)
     replaced = claim.stamp_runs(model_data, task, as_dict, k_folds) if overwrite else {}
