@@ -6,13 +6,18 @@ trains on the others. `num_folds` = 1 is a hold-out: fold 0, a fifth of the imag
 fold 1 is always trained on.
 """
 
+import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
+from datasets.challenge import CLASSES
 from misc_utils.errors import UserError
+from misc_utils.messages import counted
+
+log = logging.getLogger(__name__)
 
 HOLD_OUT_PARTS = 5  # one part in five is held out when num_folds is 1
 
@@ -61,6 +66,7 @@ def split_lesions(
     lesion = np.array([lesions[image_id] for image_id in image_ids])
     if len(set(lesion)) < parts:
         raise UserError(f"{len(set(lesion))} lesions cannot be split into {parts} folds.")
+    _tell_contradictions(image_ids, label, lesion)
     fold = np.empty(len(image_ids), dtype=np.int64)
     most = np.bincount(label).max()
     if most < parts:
@@ -76,7 +82,22 @@ def split_lesions(
     return pd.DataFrame({"image": image_ids, "lesion": lesion, "label": label, "fold": fold})
 
 
-def limit_images(image_ids: Sequence[str], limit: int | None) -> list[str]:
+def _tell_contradictions(image_ids: list[str], label: np.ndarray, lesion: np.ndarray) -> None:
+    """Log, with some of the images, the lesions that have more than one diagnosis."""
+    table = pd.DataFrame({"image": image_ids, "label": label, "lesion": lesion})
+    several = table.groupby("lesion")["label"].nunique()
+    wrong = table[table["lesion"].isin(several[several > 1].index)]
+    if len(wrong):
+        rows = [f"{row.lesion} {row.image} {CLASSES[row.label]}" for row in wrong.itertuples()]
+        log.warning(
+            "%d lesions have more than one diagnosis; one of them must be wrong (lesion, image, "
+            "class): %s",
+            wrong["lesion"].nunique(),
+            counted(rows),
+        )
+
+
+def limit_images(image_ids: Iterable[str], limit: int | None) -> list[str]:
     """The first `limit` ids in sorted order; all of them when `limit` is None."""
     return sorted(image_ids)[:limit]
 

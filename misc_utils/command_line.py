@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from misc_utils import signals
+from misc_utils import signals, streams
 from misc_utils.errors import UserError
 from misc_utils.files import explained
 
@@ -75,34 +75,39 @@ def run(
     main: Callable, settings_class: type, description: str | None, needs_keras: bool = True
 ) -> None:
     """Parse the command line, call `main` with the settings, end the process on errors."""
+    with streams.unfailing():
+        try:
+            _run(main, settings_class, description, needs_keras)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
+        except OSError as error:
+            message = explained(error)
+            if message is None:
+                raise
+            print(f"error: {message}", file=sys.stderr)
+            sys.exit(1)
+        except signals.EndedBySignal as error:
+            print(
+                f"ended by {error}; repeat the command to resume, or add --overwrite to start from "
+                f"scratch",
+                file=sys.stderr,
+            )
+            sys.exit(error.code)
+
+
+def _run(main: Callable, settings_class: type, description: str | None, needs_keras: bool) -> None:
     # tyro joins lines; the commands of a docstring get paragraphs of their own
     apart = re.sub(r"(?<!\n)\n(?=python3 )", "\n\n", description or "")
     settings = tyro.cli(settings_class, description=apart)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for name in ("jax", "tensorflow", "absl", "h5py", "PIL", "matplotlib"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    try:
-        check_numbers(settings)
-        with signals.handled(signals.end_now):
-            if needs_keras:
-                import_keras()
-            main(settings)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except OSError as error:
-        message = explained(error)
-        if message is None:
-            raise
-        print(f"error: {message}", file=sys.stderr)
-        sys.exit(1)
-    except signals.EndedBySignal as error:
-        print(
-            f"ended by {error}; repeat the command to resume, or add --overwrite to start from "
-            f"scratch",
-            file=sys.stderr,
-        )
-        sys.exit(error.code)
+    check_numbers(settings)
+    with signals.handled(signals.end_now):
+        if needs_keras:
+            import_keras()
+        main(settings)
 
 
 def import_keras() -> None:

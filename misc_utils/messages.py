@@ -43,13 +43,31 @@ def choose(table: Mapping[str, Row], name: str, what: str) -> Row:
     return table[name]
 
 
-def check_same_ids(what: str, expected: Iterable[str], found: Iterable[str], advice: str) -> None:
-    """Raise UserError, naming ids, unless two collections hold the same image ids."""
+def check_same_ids(
+    what: str, expected: Iterable[str], found: Iterable[str], images: Path, entry: str
+) -> None:
+    """Raise UserError, naming ids and what to do, unless two collections hold the same image ids.
+
+    Args:
+        what: the file or folder that holds `found`.
+        expected: ids of the images.
+        found: ids of what belongs to them.
+        images: the folder of the images.
+        entry: what `what` holds for an image: "row", "mask".
+    """
     missing, unknown = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
-    if missing or unknown:
-        parts = [f"lacks {listed(missing)}"] if missing else []
-        parts += [f"has {listed(unknown)}, for which there is no image"] if unknown else []
-        raise UserError(f"{what} {' and '.join(parts)}. {advice}")
+    parts, ways = [], []
+    if missing:
+        parts.append(f"lacks {listed(missing)}")
+        strange = [image_id for image_id in missing if not image_id.upper().startswith("ISIC_")]
+        ways.append(f"Add each missing {entry}, or take the image out of {images}.")
+        if strange:
+            ways.append(f"Not named as in the release, so probably strays: {listed(strange)}.")
+    if unknown:
+        parts.append(f"has {listed(unknown)}, for which there is no image")
+        ways.append(f"Take each {entry} too many out, or put its image into {images}.")
+    if parts:
+        raise UserError(f"{what} {' and '.join(parts)}. {' '.join(ways)}")
 
 
 def listed(items: list, most: int = 20) -> str:

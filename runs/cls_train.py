@@ -84,6 +84,7 @@ def train(plan) -> None:
     lesions = ISIC2018.load_lesions(data_dir, image_ids)
     limited = limit_labels(labels, settings.limit)
     folds = split_lesions(limited, lesions, settings.num_folds, settings.seed)
+    plan.check_folds(folds)  # before the first image is decoded
     flags = run_folder.segmenter_flags(plan.model_data, settings.limit)
     crops = lesion_crops.load_view_crops(
         paths.submissions_dir(), "training", settings.lesion_view, flags

@@ -64,11 +64,11 @@ def main(settings: Settings) -> None:
 
     # 2 data
     data_dir, size = paths.data_dir(), settings.image_size
-    images = ISIC2018.load_images(data_dir, 1, "training", size)
-    masks = ISIC2018.load_masks(data_dir, "training", size, of=images)
-    image_ids = limit_images(images.image_ids, settings.limit)
+    image_ids = limit_images(ISIC2018.list_originals(data_dir, 1, "training"), settings.limit)
     lesions = ISIC2018.load_lesions(data_dir, image_ids, task=1)
     folds = split_images(image_ids, settings.num_folds, settings.seed, lesions)
+    plan.check_folds(folds)  # before the first image is decoded
+    images, masks = ISIC2018.load_pairs(data_dir, "training", size)
     data = TrainingData(images, masks.array, folds, {"truth_fingerprint": masks.fingerprint})
 
     # 3 net, loss and metrics

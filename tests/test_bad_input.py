@@ -178,6 +178,26 @@ def lower_case(data):
     return file.stem.lower(), file.stem
 
 
+def one_deeper(folder):
+    """A spoiler: unzipped into a folder that was named like the archive's own."""
+
+    def spoil(data):
+        inner = data / folder / folder
+        inner.mkdir()
+        for file in files(data, folder, ".*"):
+            if file.is_file():
+                file.rename(inner / file.name)
+        return (str(inner),)
+
+    return spoil
+
+
+def mask_in_capitals(data):
+    file = files(data, MASKS, ".png")[2]
+    file.rename(file.with_name(file.name.replace("_seg", "_Seg")))
+    return file.name, file.name.replace("_seg", "_Seg")
+
+
 def remove_mask(data):
     file = files(data, MASKS, ".png")[1]
     file.unlink()
@@ -293,7 +313,28 @@ CASES = {
     "id in lower case": Case(lower_case, *PREPARE, "lacks .* and has"),
     "two files of one id": Case(second_file(lambda f: f.stem + ".png"), *PREPARE, "same image"),
     "one id in two cases": Case(second_file(lambda f: f.name.lower()), *PREPARE, "same image"),
+    "stray photograph": Case(
+        lambda data: second_file(lambda f: "IMG_1234.jpg")(data)[2:],
+        *PREPARE,
+        "lacks IMG_1234.*take the image out of .*Input.*strays: IMG_1234",
+    ),
+    "stray photograph among the diagnoses": Case(
+        lambda data: (
+            [
+                (data / "ISIC2018_Task3_Training_Input" / f"{name}.jpg").write_bytes(
+                    files(data, IMAGES, ".jpg")[0].read_bytes()
+                )
+                for name in ("DSC_0001", "ISIC_9000001")
+            ]
+            and ("DSC_0001", "ISIC_9000001")
+        ),
+        *CLASSES,
+        "Add each missing row, or take the image out of .*Input.*strays: DSC_0001",
+    ),
+    "images one folder deeper": Case(one_deeper(IMAGES), *PREPARE, "deeper.*Move them up"),
     # masks
+    "masks one folder deeper": Case(one_deeper(MASKS), *PREPARE, "deeper.*Move them up"),
+    "mask in capitals": Case(mask_in_capitals, *PREPARE, "expected the name .*Rename"),
     "mask of another size": Case(
         mask(lambda old: np.resize(old, (40, 50)), "50x40"), seg_train, TRAIN, "the mask is 50x40"
     ),
@@ -336,6 +377,11 @@ CASES = {
     "mask without an image": Case(mask_of_none, *PREPARE, "for which there is no image"),
     # tables
     "label missing": Case(lines(lambda rows: rows[:3] + rows[4:]), *CLASSES, "lacks"),
+    "label too many": Case(
+        lines(lambda rows: [*rows, "ISIC_9000000" + rows[3][12:]], named=False),
+        *CLASSES,
+        "has ISIC_9000000, for which there is no image. Take each row too many out",
+    ),
     "label double": Case(lines(lambda rows: [*rows, rows[3]]), *CLASSES, "twice"),
     "label unknown": Case(
         row(lambda line: "ISIC_9000000" + line[12:]),

@@ -114,3 +114,14 @@ def test_images_of_one_lesion_stay_together_and_the_others_where_they_were():
     moved = [IDS[2000], IDS[31], IDS[32]]
     assert split["fold"].drop(moved).equals(plain.drop(moved))
     assert split.loc[IDS[2000], "fold"] == plain[IDS[7]]
+
+
+def test_a_lesion_of_two_diagnoses_is_named_with_its_rows(caplog):
+    labels = {f"ISIC_{k}": k % 7 for k in range(70)}
+    lesions = {image_id: f"L{k}" for k, image_id in enumerate(labels)}
+    folds.split_lesions(labels, lesions, 5, seed=1)
+    assert caplog.text == ""
+    lesions["ISIC_8"] = "L0"
+    folds.split_lesions(labels, lesions, 5, seed=1)
+    assert "1 lesions have more than one diagnosis" in caplog.text
+    assert "2: L0 ISIC_0 MEL, L0 ISIC_8 NV" in caplog.text

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from datasets.ISIC2018 import raw
@@ -103,8 +105,21 @@ def test_groups(tmp_path):
         raw.read_groups(file)
 
 
-def test_same_ids_names_what_differs():
-    with pytest.raises(
-        UserError, match=r"table lacks b and has c, for which there is no image. Fix it."
-    ):
-        check_same_ids("table", ["a", "b"], ["a", "c"], "Fix it.")
+def test_images_whose_lesion_is_unknown_are_lesions_of_their_own(tmp_path, caplog):
+    file = tmp_path / "groups.csv"
+    rows = [f"ISIC_{k},{'Unknown' if k % 2 else 'L1'}\n" for k in range(24)]
+    file.write_text("image,lesion_id\n" + "".join(rows))
+    groups = raw.read_groups(file)
+    assert [groups[f"ISIC_{k}"] for k in range(4)] == ["L1", "ISIC_1", "L1", "ISIC_3"]
+    assert len(set(groups.values())) == 13
+    assert f"{file}: lesion unknown, each counts as one of its own: 12: ISIC_1" in caplog.text
+
+
+def test_same_ids_names_what_differs_and_what_to_do():
+    with pytest.raises(UserError) as told:
+        check_same_ids("table", ["ISIC_1", "IMG_2"], ["ISIC_1", "ISIC_3"], Path("images"), "row")
+    assert str(told.value) == (
+        "table lacks IMG_2 and has ISIC_3, for which there is no image. Add each missing row, or "
+        "take the image out of images. Not named as in the release, so probably strays: IMG_2. "
+        "Take each row too many out, or put its image into images."
+    )

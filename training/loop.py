@@ -53,6 +53,11 @@ class Plan:
         folds = ("--k-fold", self.k_folds[0] if one else "all")
         return command(run_folder.script(self.task, "eval"), *name, *folds)
 
+    def check_folds(self, folds: pd.DataFrame) -> None:
+        """UserError unless each fold to be trained can be, see run_folder.check_folds."""
+        for k_fold in self.k_folds:
+            run_folder.check_folds(folds, k_fold)
+
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
@@ -114,8 +119,6 @@ def train_folds(
     (n,), and gives {class index: weight in the loss}. UserError as in claim_run and fit_fold.
     """
     settings, net = plan.settings, None
-    for k_fold in plan.k_folds:  # before the first of them is trained
-        run_folder.check_folds(data.folds, k_fold)
     facts = environment.describe() | {
         "precision": use_precision(settings.precision),
         "data_fingerprint": data.images.fingerprint,

@@ -5,7 +5,7 @@ their image ids (see cache.Cached), built on first use; labels and lesions keyed
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,11 +94,25 @@ class TruthMasks:
 
 def list_truth(data_dir: Path, images: str, of: Cached) -> TruthMasks:
     """Task 1 truth of the images `of` in the set `images`; UserError unless each has one mask."""
+    return TruthMasks(_list_masks(data_dir, images, of.image_ids), of)
+
+
+def _list_masks(data_dir: Path, images: str, image_ids: Iterable[str]) -> dict[str, Path]:
     folder = raw.truth_folder(data_dir, 1, images)
     files = raw.list_masks(folder)
-    advice = "Unzip images and truth of this set again, completely."
-    check_same_ids(f"{folder}", of.image_ids, files, advice)
-    return TruthMasks(files, of)
+    images_folder = raw.image_folder(data_dir, 1, images)
+    check_same_ids(f"{folder}", image_ids, files, images_folder, "mask")
+    return files
+
+
+def load_pairs(data_dir: Path, images: str, image_size: int) -> tuple[Cached, Cached]:
+    """Task 1 images with their truth, as load_images and load_masks give them.
+
+    Whether each image has a mask is checked before the first of them is decoded.
+    """
+    _list_masks(data_dir, images, list_originals(data_dir, 1, images))
+    cached = load_images(data_dir, 1, images, image_size)
+    return cached, load_masks(data_dir, images, image_size, of=cached)
 
 
 def read_truth(file: Path, height: int, width: int) -> np.ndarray:
@@ -215,9 +229,8 @@ def load_labels(data_dir: Path, images: str, image_ids: Sequence[str] | None) ->
     if image_ids is not None:
         if UNRELEASED not in image_ids:
             labels.pop(UNRELEASED, None)
-        check_same_ids(
-            f"{file}", image_ids, labels, "Images and table must belong to the same set."
-        )
+        folder = raw.image_folder(data_dir, 3, images)
+        check_same_ids(f"{file}", image_ids, labels, folder, "row")
     return labels
 
 

@@ -28,11 +28,13 @@ def main(settings: Settings) -> None:
         for images in ISIC2018.SETS:
             if not ISIC2018.raw.image_folder(data_dir, task, images).is_dir():
                 continue
-            cached = ISIC2018.load_images(data_dir, task, images, size)
-            built.append(f"task {task} {images}: {len(cached.image_ids)} images")
-            if task == 1 and ISIC2018.raw.truth_folder(data_dir, 1, images).is_dir():
-                ISIC2018.load_masks(data_dir, images, size, of=cached)
-                built.append(f"task {task} {images}: {len(cached.image_ids)} masks")
+            with_masks = task == 1 and ISIC2018.raw.truth_folder(data_dir, 1, images).is_dir()
+            if with_masks:
+                cached, _ = ISIC2018.load_pairs(data_dir, images, size)
+            else:
+                cached = ISIC2018.load_images(data_dir, task, images, size)
+            what = "images with masks" if with_masks else "images"
+            built.append(f"task {task} {images}: {len(cached.image_ids)} {what}")
     if not built:
         raise UserError(f"{data_dir}: none of the released folders is there; see the README.")
     print("\n".join(built))

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from datasets.challenge import CLASSES
 from misc_utils.errors import UserError
-from misc_utils.messages import listed
+from misc_utils.messages import counted, listed
 
 log = logging.getLogger(__name__)
 
 IMAGE_ID = re.compile(r"[A-Za-z]+_[0-9]+")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+UNKNOWN = ("unknown", "unk", "?", "-", "not known")  # of a lesion, in lower case
 NO_LESION = ("", "na", "n/a", "#n/a", "<na>", "nan", "none", "null")  # empty cells, in lower case
 COMPANIONS = ("ATTRIBUTION.txt", "LICENSE.txt")  # released with the images, like superpixels
 
@@ -68,6 +69,9 @@ def _list_files(folder: Path, ending: str, suffixes: tuple[str, ...]) -> dict[st
         stem = file.stem.removesuffix(ending)
         if file.name in COMPANIONS or file.name.startswith(".") or "superpixels" in file.stem:
             continue
+        if ending and file.stem.lower().endswith(ending) and not file.stem.endswith(ending):
+            right = file.stem[: -len(ending)] + ending + file.suffix
+            raise UserError(f"{file}: expected the name {right}. Rename the file.")
         if file.suffix.lower() not in suffixes or stem + ending != file.stem:
             unknown.append(file.name)
         elif not IMAGE_ID.fullmatch(stem):
@@ -79,6 +83,12 @@ def _list_files(folder: Path, ending: str, suffixes: tuple[str, ...]) -> dict[st
             found[stem] = first[stem.upper()] = file
     if unknown:
         log.warning("%s: ignored, not part of the release: %s", folder, listed(unknown))
+    deeper = next((f for f in folder.glob(f"*/*{ending}{suffixes[0]}")), None)
+    if not found and deeper:
+        raise UserError(
+            f"{folder}: the files lie one folder deeper, in {deeper.parent}. Move them up into "
+            f"{folder}."
+        )
     if not found:
         raise UserError(
             f"{folder}: the folder holds no file named ISIC_<number>{ending}{suffixes[0]}. "
@@ -131,9 +141,12 @@ def read_labels(file: Path) -> dict[str, int]:
 
 
 def read_groups(file: Path) -> dict[str, str]:
-    """Lesion groups: {image id: lesion id}, sorted; UserError for a repeated or empty row."""
+    """Lesion groups: {image id: lesion id}, sorted; UserError for a repeated or empty row.
+
+    An image whose lesion is "unknown" is a lesion of its own, named after it; a warning names some.
+    """
     groups: dict[str, str] = {}
-    wrong = []
+    wrong, unknown = [], []
     for row in _read_table(file, ("image", "lesion_id")):
         image_id, lesion = row["image"], row["lesion_id"]
         if not IMAGE_ID.fullmatch(image_id):
@@ -142,7 +155,12 @@ def read_groups(file: Path) -> dict[str, str]:
             wrong.append(f"{image_id} (twice)")
         elif lesion.lower() in NO_LESION:
             wrong.append(f"{image_id} ({lesion or 'nothing'})")
+        elif lesion.lower() in UNKNOWN:
+            unknown.append(image_id)
+            lesion = image_id
         groups[image_id] = lesion
+    if unknown:
+        log.warning("%s: lesion unknown, each counts as one of its own: %s", file, counted(unknown))
     if wrong:
         raise UserError(
             f"{file}: expected one row with a lesion_id per image; fix {listed(wrong)}."
