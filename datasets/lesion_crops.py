@@ -34,14 +34,15 @@ class Format(NamedTuple):
     ending: str  # of the file's name
     lossless: bool  # the pixels read are those written
     options: Mapping[str, object]  # of Pillow's `save`
+    most: int = 2**31 - 1  # pixels that a side may have
 
 
 HORIZONTAL = {317: 2}  # TIFF tag Predictor: compress differences of neighbours, 24 % smaller
 FORMATS = {
     "png": Format(".png", True, {"compress_level": 1}),  # 4 times as fast as 6, 14 % larger
-    "jpeg": Format(".jpg", False, {"quality": 95, "subsampling": "4:4:4"}),
+    "jpeg": Format(".jpg", False, {"quality": 95, "subsampling": "4:4:4"}, 65_500),
     # with lossless, quality and method set the effort: 27 times as fast as by default, 7 % larger
-    "webp": Format(".webp", True, {"lossless": True, "quality": 0, "method": 0}),
+    "webp": Format(".webp", True, {"lossless": True, "quality": 0, "method": 0}, 16_383),
     "tiff": Format(".tiff", True, {"compression": "tiff_adobe_deflate", "tiffinfo": HORIZONTAL}),
 }
 
@@ -78,6 +79,21 @@ def crop_folder(task: int, images: str, edge: str = "hard") -> str:
 def crop_file(folder: Path, image_id: str, format: str = "png") -> Path:
     """Where the crop of an image lies; `format` is a row of FORMATS."""
     return folder / f"{image_id}{FORMATS[format].ending}"
+
+
+def check_sizes(format: str, sizes: Mapping[str, tuple[int, int]]) -> None:
+    """UserError unless a crop of each image {image id: (height, width)} fits into the format."""
+    most = FORMATS[format].most
+    large = [
+        f"{i} ({width}x{height})"
+        for i, (height, width) in sizes.items()
+        if max(height, width) > most
+    ]
+    if large:
+        raise UserError(
+            f"{format} pictures have {most} pixels a side at most, and these images more: "
+            f"{counted(large)}. Choose another --format, such as png."
+        )
 
 
 def write_crop(folder: Path, image_id: str, crop: np.ndarray, format: str = "png") -> Path:

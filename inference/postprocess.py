@@ -74,7 +74,9 @@ def lesion_mask(
         )
     smooth = _smooth(np.ascontiguousarray(probability, dtype=np.float32), rules.smoothing)
     whole = cv2.resize(smooth, (int(width), int(height)), interpolation=cv2.INTER_LINEAR)
-    mask = cv2.compare(whole, rules.threshold, cv2.CMP_GT)
+    # OpenCV takes a single pixel and a number for two numbers
+    threshold = rules.threshold if whole.size > 1 else np.full_like(whole, rules.threshold)
+    mask = cv2.compare(whole, threshold, cv2.CMP_GT)
     if rules.component == "all":
         return _fill_holes(mask) if rules.fill_holes else mask
     return _largest_filled(mask) if rules.fill_holes else _largest_component(mask)

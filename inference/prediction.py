@@ -135,11 +135,19 @@ def work_behind(
             faster than the work.
 
     Raises:
-        what `work` raises.
+        what `work` raises, with a note that names the image.
     """
+
+    def named(image_id: str, logits: np.ndarray) -> object:
+        try:
+            return work(image_id, logits)
+        except Exception as error:
+            error.add_note(f"image: {image_id}")
+            raise
+
     queue: deque[Future] = deque()
     for image_ids, logits in batches:
-        queue.extend(map(threads.submit, [work] * len(image_ids), image_ids, logits))
+        queue.extend(map(threads.submit, [named] * len(image_ids), image_ids, logits))
         while len(queue) > waiting:
             yield queue.popleft().result()
     while queue:

@@ -80,6 +80,9 @@ def main(settings: Settings) -> None:
     images = next(iter(inputs.values()))
     files = ISIC2018.list_originals(data_dir, *which)
     image_ids = ISIC2018.limited(data_dir, *which, images.image_ids, settings.limit)
+    if settings.output == "crops":
+        sizes = {image_id: images.size_of(image_id) for image_id in image_ids}
+        lesion_crops.check_sizes(settings.format, sizes)
     copies = ISIC2018.find_trained(data_dir, *which, trained_task=1)
     own_set = which == (1, "training")
     assignment = ensemble.assign_runs(runs, image_ids, own_set, copies=copies)

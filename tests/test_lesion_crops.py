@@ -251,3 +251,14 @@ def test_missing_or_unfinished_crops_name_the_command(tmp_path):
     for name in ("task3_test_masks", "task3_test_crops_soft", "task3_test_feather"):
         with pytest.raises(ValueError, match="not the name of a folder of crops"):
             lesion_crops.load_crops(tmp_path, name)
+
+
+def test_a_format_that_cannot_hold_a_crop_is_refused_with_the_image(tmp_path):
+    sizes = {"ISIC_1": (16_383, 200), "ISIC_2": (100, 16_384)}
+    for format in ("png", "jpeg", "tiff"):
+        lesion_crops.check_sizes(format, sizes)
+    with pytest.raises(UserError, match=r"16383 pixels .* 1: ISIC_2 \(16384x100\).*--format"):
+        lesion_crops.check_sizes("webp", sizes)
+    for format in ("webp", "jpeg"):  # as much as is let through is written
+        longest = np.zeros((1, lesion_crops.FORMATS[format].most, 3), np.uint8)
+        assert lesion_crops.write_crop(tmp_path, "ISIC_1", longest, format).exists()

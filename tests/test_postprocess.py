@@ -450,3 +450,14 @@ def test_radii_refused(radius):
 def test_the_radius_in_force():
     assert [radius_of_edge(edge, 0.1) for edge in ("hard", "feather")] == [0, 0.1]
     assert radius_of_edge("feather", 0) == 0 and radius_of_edge("feather", 1) == 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (1, 300), (3, 3)])
+@pytest.mark.parametrize("component", ["largest", "all"])
+@pytest.mark.parametrize("fill_holes", [True, False])
+def test_pictures_of_a_few_pixels(size, component, fill_holes):
+    for value in (0.2, 0.8):
+        for smoothing in (0.0, 1.0):
+            rules = PostProcessing(smoothing, 0.5, fill_holes, component)
+            mask = lesion_mask(np.full((32, 32), value, np.float32), *size, rules)
+            assert mask.shape == size and (mask == (255 if value > 0.5 else 0)).all()

@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import keras
 import numpy as np
 import pytest
@@ -144,3 +146,16 @@ def test_the_first_batch_is_predicted_at_once():
     begun = prediction.begun(batches())
     assert seen == ["first"] and list(begun) == [1, 2]
     assert list(prediction.begun(iter([]))) == []
+
+
+def test_an_error_names_the_image_it_came_up_with():
+    def work(image_id, logits):
+        if image_id == "b":
+            raise RuntimeError("of some library")
+        return image_id
+
+    done = []
+    with ThreadPoolExecutor() as threads, pytest.raises(RuntimeError) as told:
+        for one in prediction.work_behind(threads, work, [(["a", "b"], np.zeros((2, 1)))], 4):
+            done.append(one)
+    assert done == ["a"] and told.value.__notes__ == ["image: b"]
