@@ -40,7 +40,7 @@ class ClassChoice:
 
 def blend(log_probability: np.ndarray, how: ClassChoice | None = None) -> np.ndarray:
     """Probabilities float64 (N, C) of log-probabilities (M, N, C); None: the plain mean."""
-    how = how or _equal(log_probability)
+    how = how or equal_weights(len(log_probability))
     mean = np.tensordot(how.weights, log_probability, axes=1)
     probability = softmax(mean / how.temperature, axis=1)
     if how.decision_weights is None:
@@ -48,8 +48,8 @@ def blend(log_probability: np.ndarray, how: ClassChoice | None = None) -> np.nda
     return reweigh(probability, np.asarray(how.decision_weights))
 
 
-def _equal(log_probability: np.ndarray) -> ClassChoice:
-    members = len(log_probability)
+def equal_weights(members: int) -> ClassChoice:
+    """The plain mean of so many members."""
     return ClassChoice((1 / members,) * members)
 
 
@@ -78,7 +78,7 @@ def fit_blend(log_probability: np.ndarray, truth: np.ndarray) -> ClassChoice:
 
 def fit_temperature(log_probability: np.ndarray, truth: np.ndarray) -> ClassChoice:
     """The temperature alone, for members (M, N, C) of equal weights."""
-    equal = _equal(log_probability)
+    equal = equal_weights(len(log_probability))
     mean = np.tensordot(equal.weights, log_probability, axes=1)
     return replace(equal, temperature=fit_blend(mean[None], truth).temperature)
 

@@ -82,13 +82,28 @@ def overall_table(
     return _with_likelihood(overall, truth, probability, weights)
 
 
+def difference_table(
+    truth: np.ndarray, before: np.ndarray, after: np.ndarray, weights: np.ndarray
+) -> pd.DataFrame:
+    """Overall scores and negative log-likelihood of `after` less those of `before`, both (N, C)."""
+    both = [calibration.negative_log_likelihood(truth, each) for each in (before, after)]
+    rows = {"negative_log_likelihood": _mean(both[1] - both[0], weights)}
+    more = pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
+    return pd.concat([bootstrap.class_difference(truth, before, after, weights), more])
+
+
+def _mean(values: np.ndarray, weights: np.ndarray) -> list[float]:
+    """Mean of N values, and the ends of its interval."""
+    low, high = bootstrap.interval((weights @ values) / weights.sum(axis=1))
+    return [float(values.mean()), float(low), float(high)]
+
+
 def _with_likelihood(
     overall: pd.DataFrame, truth: np.ndarray, probability: np.ndarray, weights: np.ndarray
 ) -> pd.DataFrame:
     losses = calibration.negative_log_likelihood(truth, probability)
-    low, high = bootstrap.interval((weights @ losses) / weights.sum(axis=1))
     rows = {
-        "negative_log_likelihood": [float(losses.mean()), float(low), float(high)],
+        "negative_log_likelihood": _mean(losses, weights),
         "calibration_error": [calibration.calibration_error(truth, probability), np.nan, np.nan],
     }
     more = pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])

@@ -55,6 +55,34 @@ def _from_json(chosen: Mapping, task: int) -> Choice:
     )
 
 
+def keep_gain(
+    worth: Mapping[str, pd.DataFrame], measure: str, chosen: Choice, default: Choice
+) -> tuple[Choice, dict[str, pd.DataFrame], str]:
+    """What is chosen if it gained on folds it was not chosen on, else the default.
+
+    Args:
+        worth: see write_tuned; `difference` is that of `tuned on other folds` to `not tuned`.
+        measure: what must have gained; the 95 % interval of its difference must not hold 0.
+        chosen: from all images.
+        default: what holds without a gain.
+
+    Returns:
+        the choice; what it is worth, in which what was tried and dropped is named so; and a
+        sentence where it was dropped, else "".
+    """
+    row = worth["difference"].loc[measure]
+    gained = row.high < 0 if measure == "negative_log_likelihood" else row.low > 0
+    if gained:
+        return chosen, dict(worth), ""
+    kept = {name.replace("tuned on", "tried on"): table for name, table in worth.items()}
+    kept = {"not tuned": kept.pop("not tuned"), "tuned on other folds": worth["not tuned"]} | kept
+    said = (
+        f"{measure.replace('_', ' ')} did not gain on other folds beyond its interval ("
+        f"{row.value:+.3f}, {row.low:+.3f} to {row.high:+.3f}): the defaults stay"
+    )
+    return default, kept, said
+
+
 def tuned_file(scope: Scope) -> Path:
     """Where the values for its runs and views lie, whatever set is scored."""
     return scope.ensemble.file(f"tuned{'_tta' * scope.tta}.json")

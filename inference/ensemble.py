@@ -55,6 +55,15 @@ class Ensemble:
         """The split of each run, read and checked once."""
         return {run.name: run_folder.load_folds(run) for run in self.runs}
 
+    @cached_property
+    def lesions(self) -> dict[str, str]:
+        """{image id: lesion id} of the images that the first run was trained and held out from.
+
+        Where no lesions are known each image is one, named after it.
+        """
+        folds = self.folds[self.runs[0].name]
+        return dict(zip(folds["image"], folds.get("lesion", folds["image"]), strict=True))
+
     def file(self, ending: str) -> Path:
         """A file about this ensemble: `<name>_<ending>`."""
         return self.folder / f"{self.name}_{ending}"

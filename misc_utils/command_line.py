@@ -52,6 +52,7 @@ RANGES = {
     "dropout": (0, 0.99),
     "box_margin": (0, 10),
     "margin": (0, 10),
+    "least_similarity": (0, 1),
     "seed": (0, 2**32 - 1),
 }
 

@@ -34,6 +34,7 @@ def text(scored: Scored, table: pd.DataFrame) -> str:
     order = scored.per_class.index.get_level_values(1).unique()
     measures = measures.loc[list(scored.classes), order]
     lines.append(measures.to_string(float_format="{:.3f}".format, na_rep="none"))
+    lines += conventions(scored)
     lines.append(facts.scores_text(next(iter(scored.columns.values()), scored.overall)))
     if scored.columns:
         after = list(scored.columns.values())[1]["value"]
@@ -90,7 +91,11 @@ def write_page(
     )
     sections = [
         parts.scores_section(overall, scored.columns | columns, frame.notes),
-        Section("By class", tables=[parts.two_way_table(scored.per_class, counts)]),
+        Section(
+            "By class",
+            tables=[parts.two_way_table(scored.per_class, counts)],
+            notes=conventions(scored),
+        ),
         Section(
             "Confusion",
             text=["The most frequent mistakes:"],
@@ -140,6 +145,21 @@ def mistakes(confusion: np.ndarray, classes: Sequence[str]) -> list[str]:
             f"undecided, as two classes were equally likely, which counts as wrong: {share}"
         )
     return lines
+
+
+def conventions(scored: Scored) -> list[str]:
+    """How the measures count a class that the truth does not hold; nothing where it holds all."""
+    absent = [
+        name for number, name in enumerate(scored.classes) if not (scored.truth == number).any()
+    ]
+    if not absent:
+        return []
+    return [
+        f"No image in the truth: {', '.join(absent)}. As in the organisers' scorer, a ratio of "
+        f"nothing to nothing is 1, so the sensitivity of such a class is 1 and raises the macro "
+        f"mean; it has no AUC and no average precision, no recall, and no part in the balanced "
+        f"accuracy."
+    ]
 
 
 def confident_mistakes(

@@ -147,8 +147,12 @@ def tuning_text(
     chosen: tuned.Choice,
     worth: Mapping[str, pd.DataFrame],
     measures: Sequence[str],
+    dropped: str,
 ) -> str:
-    """What was tuned on `count` held-out images of these folds, and a table of its worth."""
+    """What was tuned on `count` held-out images of these folds, and a table of its worth.
+
+    `dropped` says why the defaults stay, if they do, see tuned.keep_gain.
+    """
     ensemble, values = scope.ensemble, chosen.to_json()
     lines = [f"{ensemble.name}, {count} images ({described(scope, folds)})"]
     for label, weight in zip(ensemble.labels, values.pop("member_weights"), strict=True):
@@ -167,6 +171,7 @@ def tuning_text(
     rows = pd.DataFrame.from_dict(cells, orient="index", columns=measures)
     columns = [name.replace("_", " ") for name in measures]
     lines.append(rows.set_axis(columns, axis=1).to_string(na_rep=""))
+    lines += [dropped] if dropped else []
     predict = run_folder.script(ensemble.task, "predict")
     return "\n".join(
         [*lines, f"{predict} uses these values from now on: {tuned.tuned_file(scope)}"]

@@ -67,11 +67,10 @@ def main(settings: Settings) -> dict[str, float]:
 
     # 3 score
     truth = np.array([labels[image_id] for image_id in image_ids])
-    lesions = ISIC2018.load_lesions(data_dir, image_ids) if scope.held_out else {}
     probability = calibration.blend(log_probability, chosen)
     table = pd.DataFrame(
         {
-            "lesion": [lesions.get(image_id, image_id) for image_id in image_ids],
+            "lesion": [ensemble.lesions.get(image_id, image_id) for image_id in image_ids],
             "fold": [to_score.fold_of[image_id] for image_id in image_ids],
             "truth": [classes[label] for label in truth],
             **dict(zip(classes, probability.T, strict=True)),

@@ -56,7 +56,9 @@ def main(settings: Settings) -> None:
         data_dir, submissions, runs, images, needed=image_ids, limit=settings.limit
     )
     own_set = images == "training"
-    lesions = ISIC2018.load_lesions(data_dir, list(originals)) if own_set else None
+    lesions = runs.lesions if own_set else {}
+    if own_set and len(originals) > len(lesions):  # trained with a limit
+        lesions = ISIC2018.load_lesions(data_dir, list(originals)) | lesions
     copies = ISIC2018.find_trained(data_dir, 3, images, trained_task=3)
     assignment = ensemble.assign_runs(runs, image_ids, own_set, lesions, copies)
     print(ensemble.described(runs, assignment))

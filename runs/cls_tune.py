@@ -76,12 +76,15 @@ def main(settings: Settings) -> dict[str, float]:
         for name, probability in probabilities.items()
     }
     before, after = list(probabilities.values())[:2]
-    worth["difference"] = bootstrap.class_difference(truth, before, after, weights)
+    worth["difference"] = class_evaluation.difference_table(truth, before, after, weights)
 
     # 4 store and report
+    default = calibration.equal_weights(len(log_probability))
+    decisive = "balanced_accuracy" if settings.decision_weights else "negative_log_likelihood"
+    chosen, worth, dropped = tuned.keep_gain(worth, decisive, chosen, default)
     tuned.write_tuned(scope, chosen, worth)
     measures = ["balanced_accuracy", "accuracy", "negative_log_likelihood", "calibration_error"]
-    print(facts.tuning_text(scope, to_score.of_fold, len(truth), chosen, worth, measures))
+    print(facts.tuning_text(scope, to_score.of_fold, len(truth), chosen, worth, measures, dropped))
     return worth["tuned on other folds"]["value"].to_dict()
 
 

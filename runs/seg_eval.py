@@ -76,8 +76,7 @@ def main(settings: Settings) -> dict[str, float]:
     described = f"{ensemble.name}: score"
     table = score_masks(to_score.image_ids, truth.read, {"all": mask_for}, described)["all"]
     table.insert(0, "fold", [to_score.fold_of[image_id] for image_id in table.index])
-    same = ISIC2018.load_lesions(data_dir, to_score.image_ids, task=1) if scope.held_out else {}
-    lesions = [same.get(image_id, image_id) for image_id in to_score.image_ids]
+    lesions = [ensemble.lesions.get(image_id, image_id) for image_id in to_score.image_ids]
     overall = bootstrap.mask_table(table, bootstrap.resample(lesions))
     means = overall["value"].to_dict()
 

@@ -23,6 +23,7 @@ class Settings:
     num_folds: int = 5  # parts of the split; 1 = one 80/20 hold-out
     folds: command_line.Folds = "all"  # which to hold out, one after another
     limit: command_line.Limit = None  # use only the first N images by id
+    near_copies: bool = False  # images that find_near_copies.py listed count as one lesion
     image_size: int = 224  # side of the square pictures in pixels, a multiple of 32
     weights: Literal["imagenet", "none"] = "imagenet"  # where the encoder starts
     up: Literal["deconv", "upsample", "subpixel"] = "deconv"  # how the decoder enlarges maps
@@ -65,7 +66,7 @@ def main(settings: Settings) -> None:
     # 2 data
     data_dir, size = paths.data_dir(), settings.image_size
     image_ids = limit_images(ISIC2018.list_originals(data_dir, 1, "training"), settings.limit)
-    lesions = ISIC2018.load_lesions(data_dir, image_ids, task=1)
+    lesions = ISIC2018.load_lesions(data_dir, image_ids, 1, settings.near_copies)
     folds = split_images(image_ids, settings.num_folds, settings.seed, lesions)
     plan.check_folds(folds)  # before the first image is decoded
     images, masks = ISIC2018.load_pairs(data_dir, "training", size)

@@ -50,19 +50,20 @@ def main(settings: Settings) -> dict[str, float]:
 
     # 1 held-out predictions and truth
     scope = find_scope(paths.model_data_dir(), 1, settings)
-    ensemble, members = scope.ensemble, len(scope.ensemble.members)
-    images = next(iter(segmenter_inputs(paths.data_dir(), ensemble, 1, "training").values()))
-    truth = ISIC2018.list_truth(paths.data_dir(), "training", images)
+    ensemble, members, data_dir = scope.ensemble, len(scope.ensemble.members), paths.data_dir()
+    images = next(iter(segmenter_inputs(data_dir, ensemble, 1, "training").values()))
+    truth = ISIC2018.list_truth(data_dir, "training", images)
     to_score = images_to_score(
         ensemble,
         "fold",
         images.image_ids,
-        copies=ISIC2018.find_trained(paths.data_dir(), 1, "training", trained_task=1),
+        copies=ISIC2018.find_trained(data_dir, 1, "training", trained_task=1),
     )
     logits = kept_logits.gather_logits(scope, to_score, inputs=None)
     image_ids = to_score.image_ids
     fold_of = [to_score.fold_of[image_id] for image_id in image_ids]
-    part = parts_of(fold_of, image_ids, settings.seed)
+    lesions = [ensemble.lesions[image_id] for image_id in image_ids]
+    part = parts_of(fold_of, lesions, settings.seed)
     if len(np.unique(part)) < 2:
         raise UserError("tuning needs two held-out images at least.")
 
@@ -96,7 +97,7 @@ def main(settings: Settings) -> dict[str, float]:
         "tuned on the same": mask_by(dict.fromkeys(image_ids, best)),
     }
     tables = score_masks(image_ids, truth.read, rules, "score")
-    weights = bootstrap.resample(image_ids)
+    weights = bootstrap.resample(lesions)
     worth = {name: bootstrap.mask_table(table, weights) for name, table in tables.items()}
     before, after = tables["not tuned"], tables["tuned on other folds"]
     worth["difference"] = bootstrap.mask_difference(before, after, weights)
@@ -104,9 +105,15 @@ def main(settings: Settings) -> dict[str, float]:
     # 4 store and report
     total = sum(best.weights)
     best = replace(best, weights=tuple(weight / total for weight in best.weights))
+    default = MaskChoice((1 / members,) * members)
+    best, worth, dropped = tuned.keep_gain(worth, settings.measure, best, default)
     tuned.write_tuned(scope, best, worth)
-    measures = ["jaccard", "threshold_jaccard", "dice"]
-    print(facts.tuning_text(scope, to_score.of_fold, len(image_ids), best, worth, measures))
+    measures, folds, count = (
+        ["jaccard", "threshold_jaccard", "dice"],
+        to_score.of_fold,
+        len(image_ids),
+    )
+    print(facts.tuning_text(scope, folds, count, best, worth, measures, dropped))
     return worth["tuned on other folds"]["value"].to_dict()
 
 

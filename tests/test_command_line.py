@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 REPOSITORY = Path(__file__).parents[1]
 SCRIPTS = [
+    "runs/find_near_copies.py",
     "runs/seg_train.py",
     "runs/seg_eval.py",
     "runs/seg_predict.py",

@@ -123,3 +123,42 @@ def test_values_of_classifiers_come_back(tmp_path, decision_weights):
     assert found.chosen == chosen
     assert str(found).startswith("member weights 1, temperature 1.05")
     assert ("decision weights 0.5 2" in str(found)) is (decision_weights is not None)
+
+
+@pytest.mark.parametrize(
+    ("measure", "row", "kept"),
+    [
+        ("dice", (0.01, 0.001, 0.02), True),
+        ("dice", (0.01, -0.001, 0.02), False),
+        ("dice", (0.0, 0.0, 0.0), False),
+        ("dice", (-0.01, -0.02, -0.001), False),
+        ("dice", (0.01, np.nan, np.nan), False),
+        ("negative_log_likelihood", (-0.01, -0.02, -0.001), True),
+        ("negative_log_likelihood", (0.01, 0.001, 0.02), False),
+        ("negative_log_likelihood", (-0.01, -0.02, 0.001), False),
+    ],
+)
+def test_only_a_gain_beyond_its_interval_is_kept(measure, row, kept):
+    def table(value):
+        return pd.DataFrame({"value": [value]}, index=[measure])
+
+    ways = ("not tuned", "tuned on other folds", "tuned on the same")
+    worth = {name: table(k) for k, name in enumerate(ways)}
+    worth["difference"] = pd.DataFrame([row], index=[measure], columns=["value", "low", "high"])
+    choice, tables, said = tuned.keep_gain(worth, measure, CHOSEN, MaskChoice((1.0,)))
+    values = {name: float(part["value"].iloc[0]) for name, part in tables.items()}
+    if kept:
+        assert choice == CHOSEN and values == {name: k for k, name in enumerate(ways)} | {
+            "difference": row[0]
+        }
+        assert said == ""
+    else:
+        assert choice == MaskChoice((1.0,)) and "did not gain" in said
+        assert list(values) == [
+            *ways[:2],
+            "tried on other folds",
+            "tried on the same",
+            "difference",
+        ]
+        assert values["tuned on other folds"] == values["not tuned"] == 0
+        assert values["tried on other folds"] == 1

@@ -22,6 +22,7 @@ from datasets.copies import Copies, find_copies, join_lesions
 from datasets.folds import limit_images, limit_labels
 from datasets.ISIC2018 import raw
 from datasets.lesion_crops import Crops
+from datasets.near_copies import read_near_copies, table_file
 from misc_utils.errors import UserError
 from misc_utils.messages import check_same_ids, counted, listed
 
@@ -240,12 +241,15 @@ def known_labels(data_dir: Path, images: str) -> dict[str, int]:
     return load_labels(data_dir, images, None) if there else {}
 
 
-def load_lesions(data_dir: Path, image_ids: Sequence[str], task: int = 3) -> dict[str, str]:
+def load_lesions(
+    data_dir: Path, image_ids: Sequence[str], task: int = 3, near_copies: bool = False
+) -> dict[str, str]:
     """Lesion of each training image, {image id: lesion id}; UserError if one is missing.
 
     Which Task 1 images show the same lesion is not known: each counts as a lesion named after it.
     Images whose files hold the same bytes show one lesion, whatever the table says; of those there
-    are, some are named in a warning.
+    are, some are named in a warning. With `near_copies` so do pairs that runs/find_near_copies.py
+    listed; UserError without its table.
     """
     files = list_originals(data_dir, task, "training")
     files = {image_id: files[image_id] for image_id in image_ids if image_id in files}
@@ -254,6 +258,8 @@ def load_lesions(data_dir: Path, image_ids: Sequence[str], task: int = 3) -> dic
         folder = raw.image_folder(data_dir, task, "training")
         names = [f"{one} = {other}" for one, other in sorted(pairs) if one > other]
         log.warning("%s: the same picture, thus one lesion: %s", folder, counted(names))
+    if near_copies:
+        pairs += read_near_copies(table_file(data_dir, task), task)
     if task == 1:
         return join_lesions({image_id: image_id for image_id in sorted(image_ids)}, pairs)
     file = raw.groups_file(data_dir)

@@ -1,0 +1,61 @@
+"""List training images that are nearly the same photograph, to keep them in one fold.
+
+python3 runs/find_near_copies.py --task 1
+python3 runs/find_near_copies.py --task 3 --least-similarity 0.9
+
+Found are pictures that were rescaled, recompressed, turned, mirrored or cropped a little. Look
+through the table it writes and delete the pairs that are none; then train with --near-copies.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import paths  # isort: skip  (the repository on sys.path)
+
+from misc_utils import command_line
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Edit these, or give them as flags."""
+
+    task: Literal[1, 3] = 3  # that the training images belong to
+    least_similarity: float = 0.85  # from which a pair is listed: correlation of details, 0..1
+    image_size: int = 224  # of the cached pictures that are compared, in pixels
+
+
+def main(settings: Settings) -> int:
+    import pandas as pd
+
+    from datasets import ISIC2018, near_copies
+    from reports import figures
+
+    # 1 compare
+    data_dir, task = paths.data_dir(), settings.task
+    images = ISIC2018.load_images(data_dir, task, "training", settings.image_size)
+    table = near_copies.find_near_copies(images, settings.least_similarity)
+
+    # 2 write
+    file = near_copies.table_file(data_dir, task)
+    near_copies.write_near_copies(file, table)
+    print(f"{len(table)} pairs of {len(images.image_ids)} images: {file}")
+    if task == 3 and len(table):
+        lesions = ISIC2018.load_lesions(data_dir, list(images.image_ids))
+        same = sum(lesions[row.image] == lesions[row.other] for row in table.itertuples())
+        print(f"{same} of them show the same lesion by the table of lesions")
+
+    # 3 show the most similar pairs, and those next to the limit
+    if len(table):
+        shown = table if len(table) <= 12 else pd.concat([table[:6], table[-6:]])
+        rows = list(shown.itertuples())
+        ids = [image_id for row in rows for image_id in (row.image, row.other)]
+        pictures = [images.array[row] for row in images.rows(ids)]
+        titles = [t for row in rows for t in (row.image, f"{row.other} ({row.similarity:.3f})")]
+        sheet = file.with_suffix(".png")
+        figures.draw_sheet(sheet, pictures, titles)
+        print(f"the most similar pairs, and those next to the limit: {sheet}")
+    return len(table)
+
+
+if __name__ == "__main__":
+    command_line.run(main, Settings, __doc__, needs_keras=False)
