@@ -32,7 +32,7 @@ def start(repetitions: int) -> Iterator[Row]:
         "from misc_utils import command_line\n"
         "from datasets import ISIC2018\n"
         "def reached(*_): raise SystemExit\n"
-        "ISIC2018.load_images = reached\n"
+        "ISIC2018.list_originals = reached\n"
         "sys.argv = ['seg_train.py', '--backbone', 'tiny']\n"
         "command_line.run(seg_train.main, seg_train.Settings, seg_train.__doc__)\n"
     )

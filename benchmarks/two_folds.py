@@ -20,7 +20,7 @@ import keras
 import paths  # isort: skip  (the repository on sys.path)
 import seg_train
 
-from datasets import folds
+from datasets import ISIC2018
 from datasets.synthetic import draw_dataset
 from inference import kept_logits
 from training import fit
@@ -62,7 +62,7 @@ with tempfile.TemporaryDirectory() as root:
         backbone=sys.argv[1], weights="none", image_size=64, num_folds=2, epochs=1, batch_size=2
     )
     with (
-        patch.object(folds, "split_images", then_start(folds.split_images)),
+        patch.object(ISIC2018, "load_pairs", then_start(ISIC2018.load_pairs)),
         patch.object(kept_logits, "keep_logits", then_start(kept_logits.keep_logits)),
         patch.object(fit, "build_callbacks", with_first_step(fit.build_callbacks)),
     ):
