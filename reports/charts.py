@@ -176,7 +176,8 @@ def write_history(file: Path, name: str, columns: Mapping[str, Sequence[float]])
     histories = {name: pd.DataFrame(columns)}
     measures = curves_of(histories)[:MOST_CURVES]
     with matplotlib.rc_context(STYLE), partial_file(file) as partial:
-        build_training_curves(histories, measures).savefig(partial, format="png")
+        figure = build_training_curves(histories, measures)
+        figure.savefig(partial, format="png", dpi=100, pil_kwargs={"compress_level": 1})
 
 
 @chart

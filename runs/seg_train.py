@@ -88,8 +88,8 @@ def main(settings: Settings) -> None:
     # 4 train each fold; keep what its best weights say of the images it held out
     with closing(train_folds(plan, data, build)) as trained_folds:
         for fold in trained_folds:
-            kept_logits.keep_held_out(fold, images, settings.batch_size)
             charts.write_history(fold.run.file("history.png"), fold.run.name, fold.progress.columns)
+            kept_logits.keep_held_out(fold, images, settings.batch_size)
             fold.finish()
             best = fold.progress.scores
             print(
