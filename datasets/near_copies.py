@@ -18,7 +18,8 @@ from misc_utils.files import write_text
 from misc_utils.messages import command
 
 SIDE = 32  # of the grey picture that is compared, in pixels
-DETAIL = 2.0  # sigma of the Gaussian whose smooth part is taken away, in those pixels
+DETAIL = 1.3  # sigma of the Gaussian whose smooth part is taken away, in those pixels
+STRONGEST = 5.0  # a detail counts as this many medians at most: the edge of a strip is no likeness
 BLOCK = 256  # images compared with all others at once
 COLUMNS = ["image", "other", "similarity"]
 SCRIPT = "find_near_copies.py"
@@ -35,6 +36,8 @@ def describe(images: np.ndarray) -> np.ndarray:
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
         small = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
         detail = small - cv2.GaussianBlur(small, (0, 0), DETAIL)
+        limit = STRONGEST * float(np.median(np.abs(detail)))
+        detail = np.clip(detail, -limit, limit)
         length = np.linalg.norm(detail)
         if length > 1e-3:
             row[:] = detail.ravel() / length

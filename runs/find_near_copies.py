@@ -1,7 +1,7 @@
 """List training images that are nearly the same photograph, to keep them in one fold.
 
 python3 runs/find_near_copies.py --task 1
-python3 runs/find_near_copies.py --task 3 --least-similarity 0.9
+python3 runs/find_near_copies.py --task 3 --least-similarity 0.7
 
 Found are pictures that were rescaled, recompressed, turned, mirrored or cropped a little. Look
 through the table it writes and delete the pairs that are none; then train with --near-copies.
@@ -20,7 +20,7 @@ class Settings:
     """Edit these, or give them as flags."""
 
     task: Literal[1, 3] = 3  # that the training images belong to
-    least_similarity: float = 0.85  # from which a pair is listed: correlation of details, 0..1
+    least_similarity: float = 0.75  # from which a pair is listed: correlation of details, 0..1
     image_size: int = 224  # of the cached pictures that are compared, in pixels
 
 
