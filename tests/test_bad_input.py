@@ -16,13 +16,17 @@ from typing import Any, NamedTuple
 import cls_eval
 import cls_predict
 import cls_train
+import cls_tune
 import cls_views
+import compare
 import cv2
+import find_near_copies
 import numpy as np
 import pytest
 import seg_eval
 import seg_predict
 import seg_train
+import seg_tune
 from PIL import Image
 
 from datasets import ISIC2018
@@ -474,6 +478,64 @@ CASES = {
     "predict without a run": Case(None, seg_predict, (), "seg_train.py"),
     "classes without a run": Case(None, cls_eval, (), "no trained run of task 3"),
     "table without a run": Case(None, cls_predict, (), "cls_train.py"),
+    "a version too long": Case(
+        None, seg_train, (*TRAIN, "--version", "a" * 205), "--version .* has 205 characters"
+    ),
+    "image too small for the backbone": Case(
+        None,
+        seg_train,
+        ("--backbone", "inception_v3", "--weights", "none", "--image-size", 64),
+        "inception_v3 takes multiples of 32 from 96 on",
+    ),
+    "box margin nan": Case(None, cls_train, (*WHOLE, "--box-margin", "nan"), "box-margin nan"),
+    "box margin -1": Case(None, cls_train, (*WHOLE, "--box-margin", -1), "box-margin -1"),
+    "margin nan": Case(None, seg_predict, ("--margin", "nan"), "margin nan"),
+    "dropout 1": Case(None, cls_train, (*WHOLE, "--dropout", 1), "dropout 1"),
+    "seed -1": Case(None, seg_train, (*TRAIN, "--seed", -1), "seed -1"),
+    "2000 workers": Case(None, cls_train, (*WHOLE, "--workers", 2000), "workers 2000"),
+    "more folds than images": Case(
+        None, seg_train, (*TRAIN, "--num-folds", 29), "28 images cannot be split into 29 folds"
+    ),
+    "more folds than lesions": Case(
+        None, cls_train, (*WHOLE, "--num-folds", 60), "cannot be split into 60 folds|need a class"
+    ),
+    "similarity 2": Case(
+        None, find_near_copies, ("--least-similarity", 2), "least-similarity 2: .* from 0 to 1"
+    ),
+    "near copies that were not looked for": Case(
+        None,
+        seg_train,
+        (*TRAIN, "--near-copies"),
+        "near_copies_task1_training.csv does not exist.*find_near_copies.py --task 1",
+    ),
+    "near copies in a broken table": Case(
+        lambda data: (data / "near_copies_task3_training.csv").write_text("a;b") and None,
+        cls_train,
+        (*WHOLE, "--near-copies"),
+        "columns image and other are expected",
+    ),
+    "near copies without data": Case(
+        remove_data, find_near_copies, ("--task", 1), f"{IMAGES}.*no such folder"
+    ),
+    "radius of an edge 2": Case(
+        None, seg_predict, ("--edge", "feather", "--edge-radius", 2), "0 to 1, not 2"
+    ),
+    "masks as JPEG": Case(
+        None, seg_predict, ("mask", "--format", "jpeg"), "--format jpeg is for crops alone"
+    ),
+    "masks with a soft edge": Case(
+        None, seg_predict, ("mask", "--edge", "feather"), "--edge feather is for crops alone"
+    ),
+    "ensemble of no name": Case(
+        None, seg_eval, ("--ensemble", "vgg16"), "backbone:version, such as vgg16:0, not 'vgg16'"
+    ),
+    "ensemble of the same": Case(
+        None, seg_eval, ("--backbone", "vgg16", "--ensemble", "vgg16:0"), "named twice"
+    ),
+    "tuning without a run": Case(None, seg_tune, (), "no trained run of task 1"),
+    "tuning of classes without a run": Case(None, cls_tune, (), "no trained run of task 3"),
+    "comparison without runs": Case(None, compare, (), "no trained run of task 1"),
+    "views without crops": Case(None, cls_views, ("--views", "whole", "crop"), "seg_predict.py"),
     "no crops yet": Case(
         None, cls_train, TRAIN, "runs/seg_predict.py --task 3 --pred-set training"
     ),

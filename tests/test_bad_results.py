@@ -113,6 +113,11 @@ def crops(change):
     return edited(f"{CROPS}/crops.csv", change, "submissions")
 
 
+def copy_a_run(root):
+    shutil.copytree(root / "model_data" / RUN, root / "model_data" / "copy")
+    return str(root / "model_data" / "copy")
+
+
 def crop_row(column, value):
     """A spoiler of one number in row 3 of crops.csv."""
 
@@ -209,6 +214,7 @@ CASES = {
     "folds.csv missing": Case(
         lambda root: (root / "model_data" / FOLDS).unlink(), *EVAL, "folds.csv.*Restore"
     ),
+    "a copy of a run": Case(copy_a_run, *EVAL, "both hold the run task1_tiny_k0_v0"),
     "other images than trained with": Case(flip_an_image, *EVAL, "trained on other images"),
     # crops
     "crops.csv with nan": Case(crop_row("top", "nan"), *CROPPED, "overwrite"),

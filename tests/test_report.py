@@ -1,3 +1,4 @@
+import dataclasses
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from evaluation import class_evaluation
 from evaluation.class_evaluation import Scored
 from misc_utils import files
 from reports import class_report, comparison_report, mask_report
@@ -267,6 +269,7 @@ def test_classification_report(tmp_path):
         "<b>MEL</b> taken for NV: 1 of 5 (20.0 %)",
         "which counts as wrong: 1 of 1,505 (0.1 %)",
         "No image in the truth, thus no ROC curve: BCC.",
+        "No image in the truth: BCC. As in the organisers' scorer",
         "negative log likelihood",
         "1.250",
     ):
@@ -274,6 +277,20 @@ def test_classification_report(tmp_path):
     row = re.search(r'<tr><th scope="row">BCC</th>(.*?)</tr>', page.html).group(1)
     assert row == "<td>0</td><td>none</td><td>.500 (.400 – .600)</td>"
     assert "Picture" not in page.text
+
+
+def test_how_an_absent_class_counts_is_said_beside_its_number():
+    """Sensitivity 1, as to the organisers, and no recall: both are in the text, with the reason."""
+    table = pd.DataFrame({"lesion": list("abcd"), "fold": 0, "truth": ["MEL", "NV", "NV", "NV"]})
+    probability = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1]])
+    for name, column in zip(("MEL", "NV", "BCC"), probability.T, strict=True):
+        table[name] = column
+    truth = np.array([0, 1, 1, 1])
+    scored = class_evaluation.score(table, truth, np.log(probability)[None], calibrate=False)
+    text = class_report.text(scored, table)
+    assert scored.per_class["value"]["BCC", "sensitivity"] == 1 and np.isnan(scored.point.recall[2])
+    assert "No image in the truth: BCC. As in the organisers' scorer" in text
+    assert class_report.conventions(dataclasses.replace(scored, truth=np.array([0, 1, 2, 2]))) == []
 
 
 def test_no_mistake_is_named_where_none_was_made():

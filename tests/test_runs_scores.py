@@ -302,3 +302,18 @@ def test_views_are_compared_in_one_command(root, run_script, caplog):
 def test_views_without_crops_name_the_command(root):
     with pytest.raises(UserError, match=r"seg_predict\.py"):
         cls_views.main(cls_views.Settings(train=cls_train.Settings(**CLS)))
+
+
+@pytest.mark.parametrize("monitor", ["val_loss", "val_balanced_accuracy"])
+def test_a_better_epoch_by_the_measure_of_the_challenge_is_said(root, run_script, monitor):
+    flags = ("--backbone", "tiny", "--weights", "none", "--image-size", 32, "--num-folds", 1)
+    flags = (*flags, "--lesion-view", "whole", "--epochs", 4, "--learning-rate", 1e-2)
+    flags = (*flags, "--batch-size", 8, "--version", "m", "--monitor", monitor)
+    code, out, _ = run_script(cls_train, *flags)
+    assert code == 0
+    folder = root / "model_data" / "task3_tiny_k0_vm"
+    table = pd.read_csv(folder / "task3_tiny_k0_vm.csv")["val_balanced_accuracy"]
+    kept = json.loads((folder / "settings.json").read_text())["best"]["val_balanced_accuracy"]
+    better = f"epoch {table.argmax() + 1} was better: {table.max():.3f}"
+    assert (better in out) is bool(table.max() > kept)
+    assert monitor == "val_loss" or better not in out
