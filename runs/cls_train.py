@@ -133,13 +133,7 @@ def train(plan) -> None:
                 f"accuracy {best['val_accuracy']:.3f}, balanced accuracy "
                 f"{best['val_balanced_accuracy']:.3f}; {fold.run.folder}"
             )
-            balanced = fold.progress.columns["val_balanced_accuracy"]
-            if max(balanced) > best["val_balanced_accuracy"]:
-                epoch = balanced.index(max(balanced)) + 1
-                print(
-                    f"  by balanced accuracy, the challenge's measure, epoch {epoch} was better: "
-                    f"{max(balanced):.3f}; --monitor val_balanced_accuracy keeps that one"
-                )
+            print(fold.progress.better_by("val_balanced_accuracy"), end="")
     print(f"next: {plan.next_command}")
 
 

@@ -53,17 +53,12 @@ def main(settings: Settings) -> dict[str, float]:
     ensemble, members, data_dir = scope.ensemble, len(scope.ensemble.members), paths.data_dir()
     images = next(iter(segmenter_inputs(data_dir, ensemble, 1, "training").values()))
     truth = ISIC2018.list_truth(data_dir, "training", images)
-    to_score = images_to_score(
-        ensemble,
-        "fold",
-        images.image_ids,
-        copies=ISIC2018.find_trained(data_dir, 1, "training", trained_task=1),
-    )
+    copies = ISIC2018.find_trained(data_dir, 1, "training", trained_task=1)
+    to_score = images_to_score(ensemble, "fold", images.image_ids, copies=copies)
     logits = kept_logits.gather_logits(scope, to_score, inputs=None)
     image_ids = to_score.image_ids
-    fold_of = [to_score.fold_of[image_id] for image_id in image_ids]
     lesions = [ensemble.lesions[image_id] for image_id in image_ids]
-    part = parts_of(fold_of, lesions, settings.seed)
+    part = parts_of(list(map(to_score.fold_of.get, image_ids)), lesions, settings.seed)
     if len(np.unique(part)) < 2:
         raise UserError("tuning needs two held-out images at least.")
 

@@ -135,3 +135,13 @@ def test_the_commit_and_whether_files_were_changed_since(tmp_path):
     assert environment.git_commit(tmp_path) == commit
     (tmp_path / "file").write_text("two")
     assert environment.git_commit(tmp_path) == f"{commit}+"
+
+
+def test_the_epoch_that_is_better_by_another_score_is_named():
+    rows = [{"val_loss": 3.0, "val_score": 0.2}, {"val_loss": 1.0, "val_score": 0.3}]
+    rows += [{"val_loss": 2.0, "val_score": 0.45}]
+    progress = Progress(history=rows, best=1.0, best_epoch=1)
+    line = "  by score epoch 3 was better: 0.450; --monitor val_score keeps that one\n"
+    assert progress.better_by("val_score") == line
+    rows[2]["val_score"] = 0.3
+    assert progress.better_by("val_score") == ""

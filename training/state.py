@@ -42,6 +42,17 @@ class Progress:
         """The measures of the best epoch, those on held-out batches with `val_` before them."""
         return self.history[self.best_epoch]
 
+    def better_by(self, measure: str) -> str:
+        """A line about the epoch that is better by `measure`, a score, than the best; else ""."""
+        values = self.columns[measure]
+        if max(values) <= self.scores[measure]:
+            return ""
+        return (
+            f"  by {measure.removeprefix('val_').replace('_', ' ')} epoch "
+            f"{values.index(max(values)) + 1} was better: {max(values):.3f}; --monitor {measure} "
+            f"keeps that one\n"
+        )
+
 
 def save_state(file: Path, variables: Sequence[keras.Variable], progress: Progress) -> None:
     """Write the values of the variables and the progress."""
