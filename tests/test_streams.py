@@ -22,7 +22,7 @@ class Settings:
 
 def main(settings):
     for _ in tqdm(range(3)):
-        print("a line " * 2000, flush=True)
+        print("a line " * 40_000, flush=True)  # more than a pipe holds
         logging.getLogger("any").warning("a note")
     print("caf\\udce9 \\u0416", flush=True)
     settings.done.write_text("all of it")
@@ -64,7 +64,7 @@ def test_a_full_disk_under_the_log(tmp_path):
     assert done.returncode == 1
     assert "standard output could not be written (No space left on device)" in done.stderr
     done = run(tmp_path, "2> /dev/full")
-    assert done.returncode == 0 and done.stdout.count("a line") == 6000
+    assert done.returncode == 0 and done.stdout.count("a line") == 120_000
     assert "standard error could not be written (No space left" in done.stdout
     assert "after it" in done.stdout
     assert run(tmp_path, "> /dev/full 2>&1").returncode == 1
