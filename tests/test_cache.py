@@ -46,7 +46,7 @@ def test_manifest_tells_sources(tmp_path, sources):
     load(tmp_path, sources)
     manifest = json.loads((tmp_path / "cache" / "name.json").read_text())
     assert manifest["image_ids"] == ["a", "b", "c"] and manifest["bytes"] == [2, 3, 1]
-    assert manifest["format"] == 2 and manifest["shape"] == [2, 2, 1]
+    assert manifest["format"] == 3 and manifest["shape"] == [2, 2, 1]
     assert all(len(digest) == 64 for digest in manifest["sha256"])
 
 
