@@ -41,6 +41,18 @@ def run_script(monkeypatch, capsys):
     return run
 
 
+@pytest.fixture
+def no_nets(monkeypatch):
+    """Whoever loads a net now fails: all there is to read was predicted before."""
+    import models.trained
+
+    def refuse(*_):
+        raise AssertionError("a net was loaded")
+
+    monkeypatch.setattr(models.trained, "load_segmenter", refuse)
+    monkeypatch.setattr(models.trained, "load_classifier", refuse)
+
+
 # Each runs in one process: begun last, they would leave a core idle at the end.
 LONGEST = ("resume", "runs", "runs_scores", "encoder", "unet", "bad_results")
 

@@ -48,18 +48,6 @@ def root(unpacked, tmp_path, monkeypatch):
     return tmp_path / "root"
 
 
-@pytest.fixture
-def no_nets(monkeypatch):
-    """Whoever loads a net now fails: what is asked for was predicted then."""
-    import models.trained
-
-    def refuse(*_):
-        raise AssertionError("a net was loaded")
-
-    monkeypatch.setattr(models.trained, "load_segmenter", refuse)
-    monkeypatch.setattr(models.trained, "load_classifier", refuse)
-
-
 def table(file: Path) -> pd.DataFrame:
     return pd.read_csv(file, index_col=0)
 

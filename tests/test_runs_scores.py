@@ -55,18 +55,6 @@ def root(trained, tmp_path, monkeypatch):
     return tmp_path / "root"
 
 
-@pytest.fixture
-def no_nets(monkeypatch):
-    """Whoever loads a net now fails: all there is to read was predicted before."""
-    import models.trained
-
-    def refuse(*_):
-        raise AssertionError("a net was loaded")
-
-    monkeypatch.setattr(models.trained, "load_segmenter", refuse)
-    monkeypatch.setattr(models.trained, "load_classifier", refuse)
-
-
 def test_training_keeps_what_is_scored_afterwards(root, no_nets):
     for script in (seg_eval, cls_eval):
         for k_fold in (0, 1, "all"):
