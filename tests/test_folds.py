@@ -107,13 +107,15 @@ def test_images_of_one_lesion_stay_together_and_the_others_where_they_were():
         "image",
         "fold",
     ]
-    lesions = {IDS[7]: "L", IDS[2000]: "L", IDS[30]: "M", IDS[31]: "M", IDS[32]: "M"}
+    a, b, c, d, e = (plain.index[plain == k][100] for k in range(5))  # of five folds
+    lesions = {a: "L", b: "L", c: "M", d: "M", e: "M"}
     split = folds.split_images(IDS, 5, seed=1, lesions=lesions).set_index("image")
     assert split.groupby("lesion")["fold"].nunique().max() == 1
     assert split["lesion"].nunique() == len(IDS) - 3
-    moved = [IDS[2000], IDS[31], IDS[32]]
+    firsts = {min(a, b), min(c, d, e)}
+    moved = [image_id for image_id in lesions if image_id not in firsts]
     assert split["fold"].drop(moved).equals(plain.drop(moved))
-    assert split.loc[IDS[2000], "fold"] == plain[IDS[7]]
+    assert split.loc[max(a, b), "fold"] == plain[min(a, b)]
 
 
 def test_a_lesion_of_two_diagnoses_is_named_with_its_rows(caplog):

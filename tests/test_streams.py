@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # A script that prints, logs, shows progress and an odd letter, and then has done its work.
 SCRIPT = """
-import logging, sys
+import logging, os, sys
 from dataclasses import dataclass
 from pathlib import Path
 from tqdm import tqdm
@@ -25,7 +25,9 @@ def main(settings):
         print("a line " * 40_000, flush=True)  # more than a pipe holds
         logging.getLogger("any").warning("a note")
     print("caf\\udce9 \\u0416", flush=True)
-    settings.done.write_text("all of it")
+    with settings.done.open("w") as opened:
+        os.write(2, b"as libraries of C write\\n")  # into no file that took the place of a stream
+        opened.write("all of it")
     print("after it")
 
 command_line.run(main, Settings, None, needs_keras=False)
