@@ -4,11 +4,12 @@ Enters: {image id: file}, {image id: lesion}. Leaves: which ids hold the same by
 where their images are the same.
 """
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from misc_utils.files import sha256
 
 Copies = dict[str, set[str]]  # {image id: other ids of the same picture}
 
@@ -23,7 +24,7 @@ def find_copies(files: Mapping[str, Path], among: Mapping[str, Path]) -> Copies:
         of_size[file.stat().st_size].add(file)
     alike = [file for group in of_size.values() if len(group) > 1 for file in group]
     with ThreadPoolExecutor() as threads:
-        digest = dict(zip(alike, threads.map(_sha256, alike), strict=True))
+        digest = dict(zip(alike, threads.map(sha256, alike), strict=True))
     ids: dict[str, set[str]] = defaultdict(set)
     for image_id, file in among.items():
         if file in digest:
@@ -51,8 +52,3 @@ def join_lesions(lesions: Mapping[str, str], pairs: Iterable[tuple[str, str]]) -
             if first != second:
                 part_of[second] = first
     return {image_id: whole(lesion) for image_id, lesion in lesions.items()}
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -6,7 +6,6 @@ file that says what made it (see provenance).
 """
 
 import contextlib
-import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from datasets.lesion_crops import crop_folder, write_crop
 from inference.class_table import check_classes_file
 from misc_utils import provenance
 from misc_utils.errors import UserError
-from misc_utils.files import partial_file, remove_partials
+from misc_utils.files import partial_file, remove_partials, sha256
 from misc_utils.journal import Journal
 from misc_utils.messages import counted
 
@@ -104,7 +103,7 @@ def claimed_folder(
         journal, done = provenance.open_journal(submissions, name, made_by, data, overwrite), set()
         for image_id, row in journal.rows.items():
             with contextlib.suppress(OSError, KeyError, TypeError):
-                if file_hash(submissions / name / row["file"]) == row["sha256"]:
+                if sha256(submissions / name / row["file"]) == row["sha256"]:
                     done.add(image_id)
         yield ResultFolder(submissions, name, made_by, journal, overwrite, done)
 
@@ -127,12 +126,6 @@ def open_folder(submissions: Path, name: str, made_by: dict, overwrite: bool) ->
     if not (record.exists() and provenance.read_record(record)["complete"]):
         provenance.write_record(submissions, name, made_by, complete=False)
     return folder
-
-
-def file_hash(file: Path) -> str:
-    """SHA-256 of a file."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def close_folder(submissions: Path, name: str, made_by: dict, summary: dict) -> None:

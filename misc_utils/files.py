@@ -7,6 +7,7 @@ a file is written; locks in a folder `.locks`; messages that say what is wrong w
 import contextlib
 import errno
 import glob
+import hashlib
 import logging
 import os
 import re
@@ -98,6 +99,12 @@ def write_text(file: Path, text: str) -> None:
     """Write a text file (UTF-8, line ends as in `text`), whole or not at all."""
     with partial_file(file) as partial:
         partial.write_text(text, encoding="utf-8", newline="")
+
+
+def sha256(file: Path) -> str:
+    """SHA-256 of the content of a file, as 64 hexadecimal digits."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def new_array(file: Path, dtype: np.dtype | type, shape: tuple[int, ...]) -> np.memmap:

@@ -60,6 +60,7 @@ def main(settings: Settings) -> None:
     from inference.postprocess import mask_of
     from inference.prediction import begun, work_behind
     from inference.scope import Scope
+    from misc_utils.files import sha256
 
     # 1 runs and rules
     deciding = submission.deciding_settings(asdict(settings))
@@ -94,7 +95,7 @@ def main(settings: Settings) -> None:
         file = submission.write_product(
             settings, result.folder, image_id, mask, box, files[image_id]
         )
-        return file, submission.file_hash(file), lesion_crops.row_of(image_id, box, mask)
+        return file, sha256(file), lesion_crops.row_of(image_id, box, mask)
 
     # 3 predict and write; nothing is written, nor deleted, before a net has predicted
     used = deciding | {"tuned": chosen and chosen.to_json()} | asdict(rules)

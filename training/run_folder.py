@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from misc_utils.errors import UserError
-from misc_utils.files import write_text
+from misc_utils.files import sha256, write_text
 from misc_utils.messages import command
 
 FORMAT = 1
@@ -246,8 +246,7 @@ def weights_hash(run: Run) -> str:
 @lru_cache(maxsize=1024)
 def _hash(file: Path, stamp: tuple[int, int, int]) -> str:
     """SHA-256 of a file. A weight file is replaced by a rename, so a new one has a new stamp."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    return sha256(file)
 
 
 def weights_changed(run: Run) -> UserError:

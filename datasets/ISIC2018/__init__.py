@@ -274,7 +274,7 @@ def load_lesions(
 
 
 def find_trained(data_dir: Path, task: int, images: str, trained_task: int) -> Copies:
-    """Ids, if any, under which images of a set are among the training images of another task too.
+    """Other ids, if any, under which images of a set are among the training images of a task.
 
     {image id: ids of training images of `trained_task` that hold the same bytes}; empty where their
     folder is not there.

@@ -83,8 +83,7 @@ def _list_files(folder: Path, ending: str, suffixes: tuple[str, ...]) -> dict[st
             found[stem] = first[stem.upper()] = file
     if unknown:
         log.warning("%s: ignored, not part of the release: %s", folder, listed(unknown))
-    deeper = next((f for f in folder.glob(f"*/*{ending}{suffixes[0]}")), None)
-    if not found and deeper:
+    if not found and (deeper := next(folder.glob(f"*/*{ending}{suffixes[0]}"), None)):
         raise UserError(
             f"{folder}: the files lie one folder deeper, in {deeper.parent}. Move them up into "
             f"{folder}."
