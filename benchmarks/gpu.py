@@ -475,7 +475,7 @@ def whole_time(times: Sequence[FoldTimes], ended: float, epochs: int, num_folds:
 
 def build_root(root: Path, settings: Settings) -> tuple[str, str]:
     """A root for the runs, its data linked or drawn and cached; what it holds, and the weights."""
-    from datasets import ISIC2018
+    from datasets.ISIC2018 import ISIC2018
     from datasets.ISIC2018.raw import image_folder, truth_folder
 
     data, real = root / "data", paths.data_dir()
@@ -486,8 +486,8 @@ def build_root(root: Path, settings: Settings) -> tuple[str, str]:
         data.symlink_to(real)
     else:
         draw_images(data, settings.drawn_images)
-    images = ISIC2018.load_images(data, 1, "training", settings.image_size)
-    ISIC2018.load_masks(data, "training", settings.image_size, of=images)
+    images = ISIC2018(data).load_images(1, "training", settings.image_size)
+    ISIC2018(data).load_masks(1, "training", settings.image_size, of=images)
     pretrained = paths.model_data_dir() / "pretrained"
     (root / "model_data").mkdir()
     (root / "model_data" / "pretrained").symlink_to(pretrained)

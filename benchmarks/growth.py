@@ -73,7 +73,7 @@ def measure_rounds(root: Path, repetitions: int) -> tuple[dict, dict]:
     """Milliseconds an image by script, number and round; RssAnon in GB by number."""
     import seg_predict
 
-    from datasets import ISIC2018
+    from datasets.ISIC2018 import ISIC2018
 
     contents = [draw_jpeg(48, 64, seed) for seed in range(20)]
     settings = seg_predict.Settings(
@@ -85,7 +85,7 @@ def measure_rounds(root: Path, repetitions: int) -> tuple[dict, dict]:
             seg_predict.main(settings)
 
     scripts = {
-        "pre-processing": lambda: ISIC2018.load_images(root / "data", 1, "test", 32),
+        "pre-processing": lambda: ISIC2018(root / "data").load_images(1, "test", 32),
         "seg_predict": predict_all,
     }
     costs = {name: {number: {} for number in NUMBERS} for name in scripts}

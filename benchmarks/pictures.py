@@ -87,7 +87,7 @@ def preprocessing(repetitions: int) -> Iterator[Row]:
 
 def threads(repetitions: int) -> Iterator[Row]:
     """Building a cache with two threads against one, beside what bare decoders gain."""
-    from datasets import ISIC2018
+    from datasets.ISIC2018 import ISIC2018
 
     with tempfile.TemporaryDirectory() as folder:
         data_dir = Path(folder)
@@ -102,7 +102,7 @@ def threads(repetitions: int) -> Iterator[Row]:
             shutil.rmtree(data_dir / "cache", ignore_errors=True)
             # OpenCV's own threads would help out a single one
             with one_opencv_thread(), patch("os.cpu_count", return_value=workers):
-                return seconds(lambda: ISIC2018.load_images(data_dir, 3, "training", SIZE))
+                return seconds(lambda: ISIC2018(data_dir).load_images(3, "training", SIZE))
 
         def decode(workers: int) -> float:
             def bare(file: Path) -> None:

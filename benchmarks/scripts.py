@@ -30,9 +30,9 @@ def start(repetitions: int) -> Iterator[Row]:
         f"import sys; sys.path.insert(0, {str(paths.repository / 'runs')!r})\n"
         "import paths, seg_train\n"
         "from misc_utils import command_line\n"
-        "from datasets import ISIC2018\n"
+        "from datasets.ISIC2018 import ISIC2018\n"
         "def reached(*_): raise SystemExit\n"
-        "ISIC2018.list_originals = reached\n"
+        "ISIC2018.list_images = reached\n"
         "sys.argv = ['seg_train.py', '--backbone', 'tiny']\n"
         "command_line.run(seg_train.main, seg_train.Settings, seg_train.__doc__)\n"
     )
@@ -115,7 +115,7 @@ def predict(repetitions: int) -> Iterator[Row]:
     """runs/seg_predict.py over 300 images of 600x450, against predicting them from the cache."""
     import seg_predict
 
-    from datasets import ISIC2018
+    from datasets.ISIC2018 import ISIC2018
     from models.trained import load_segmenter
     from training import run_folder
 
@@ -124,7 +124,7 @@ def predict(repetitions: int) -> Iterator[Row]:
         train_small_net(root, backbone, size, epochs=3)
         contents = [draw_jpeg(450, 600, seed) for seed in range(20)]
         write_images(root / "data" / "ISIC2018_Task1-2_Test_Input", number, contents)
-        cached = ISIC2018.load_images(root / "data", 1, "test", size)
+        cached = ISIC2018(root / "data").load_images(1, "test", size)
         run = run_folder.find_runs(root / "model_data", 1, backbone, "0", [0])[0]
         settings = seg_predict.Settings(
             "mask", backbone, task=1, pred_set="test", overwrite=True, batch_size=32

@@ -20,7 +20,7 @@ import keras
 import paths  # isort: skip  (the repository on sys.path)
 import seg_train
 
-from datasets import ISIC2018
+from datasets.ISIC2018 import ISIC2018
 from datasets.synthetic import draw_dataset
 from inference import kept_logits
 from training import fit

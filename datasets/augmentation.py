@@ -1,6 +1,6 @@
 """One random affine map per sample, applied to image and mask together.
 
-Enters: uint8 image (S, S, 3), uint8 mask (S, S, 1) or None, a numpy Generator. Leaves: the same
+Enters: uint8 image (S, S, 3), uint8 mask (S, S, C) or None, a numpy Generator. Leaves: the same
 shapes and dtypes. The image is interpolated linearly, the mask takes the nearest pixel; beyond the
 border the picture is mirrored.
 """
@@ -48,7 +48,7 @@ def augment(
 
     Args:
         image: uint8 (S, S, 3).
-        mask: uint8 (S, S, 1), or None.
+        mask: uint8 (S, S, C), or None.
         rules: a row of AUGMENTATIONS.
         random: where the map is drawn from.
 
@@ -72,5 +72,5 @@ def augment(
     if mask is not None:
         mask = cv2.warpAffine(
             mask, inverse, (size, size), flags=nearest, borderMode=cv2.BORDER_REFLECT
-        )[..., None]
+        ).reshape(mask.shape)  # OpenCV drops the axis of a single channel
     return image, mask

@@ -1,7 +1,8 @@
 """Rows of a memory map -> (augmented) batches for `fit`.
 
-Enters: uint8 images (N, S, S, 3), targets (N, ...), the rows to use. Leaves: batches of uint8
-(B, S, S, 3) and float32 targets (B, ...). A batch depends on (seed, epoch, index) alone.
+Enters: uint8 images (N, S, S, 3) and, where the net takes them, metadata (N, M); targets (N, ...);
+the rows to use. Leaves: batches of what the net takes and float32 targets (B, ...). A batch depends
+on (seed, epoch, index) alone.
 """
 
 import threading
@@ -11,7 +12,11 @@ import keras
 import numpy as np
 
 from datasets.augmentation import AUGMENTATIONS, augment
+from datasets.dataset import Masks
+from datasets.metadata import leave_out
 
+# uint8 images (B, S, S, 3), or these and float32 metadata (B, M); float32 targets (B, ...)
+Batch = tuple[np.ndarray | tuple[np.ndarray, np.ndarray], np.ndarray]
 AHEAD = 8  # at most so many batches are made in advance
 
 
@@ -26,31 +31,34 @@ class Batches(keras.utils.PyDataset):
 
     Args:
         images: uint8 (N, S, S, 3), may be memory-mapped.
-        targets: masks uint8 (N, S, S, 1) in {0, 1}, or one-hot labels float32 (N, C).
-        rows: int (n,), the rows of both arrays to use.
+        targets: masks uint8 (N, S, S, C) in {0, 1}, or one-hot labels float32 (N, C).
+        rows: int (n,), the rows of these arrays to use.
         batch_size: samples per batch.
         training: True: shuffled in each epoch, and a last batch that is not full is left out (it
             would hold other samples in each epoch); False: in order, with the last batch.
         augmentation: a row of AUGMENTATIONS.
         seed: of order and augmentation.
+        metadata: float32 (N, M) that the net takes beside the images; None: it takes none.
         workers: number of threads.
     """
 
     def __init__(
         self,
         images: np.ndarray,
-        targets: np.ndarray,
+        targets: np.ndarray | Masks,
         rows: np.ndarray,
         batch_size: int,
         *,
         training: bool = False,
         augmentation: str = "none",
         seed: int = 0,
+        metadata: np.ndarray | None = None,
         workers: int = 2,
     ) -> None:
         workers_of_keras = 2 if keras.backend.backend() == "tensorflow" else 1
         super().__init__(workers=workers_of_keras, max_queue_size=1)
         self.images, self.targets, self.rows = images, targets, np.asarray(rows)
+        self.metadata = metadata
         self.batch_size, self.training, self.seed = batch_size, training, seed
         self.rules = AUGMENTATIONS[augmentation]
         self.masks = targets.ndim == 4
@@ -73,7 +81,7 @@ class Batches(keras.utils.PyDataset):
             return full
         return -(-len(self.rows) // self.batch_size)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, index: int) -> Batch:
         with self._lock:
             for i in range(index, min(index + AHEAD, len(self))):
                 if i not in self._ahead:
@@ -81,7 +89,7 @@ class Batches(keras.utils.PyDataset):
             future = self._ahead.pop(index)
         return future.result()
 
-    def make(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def make(self, epoch: int, index: int) -> Batch:
         """A batch of an epoch, made in the calling thread."""
         rows = self.rows
         if self.training:
@@ -89,6 +97,7 @@ class Batches(keras.utils.PyDataset):
         rows = rows[index * self.batch_size : (index + 1) * self.batch_size]
         rows = np.sort(rows)  # a copy of these rows, read in the order they lie in
         images, targets = np.asarray(self.images[rows]), np.asarray(self.targets[rows])
+        metadata = None if self.metadata is None else self.metadata[rows]
         if self.training:
             # index + 1: numpy takes [a, b] and [a, b, 0] for the same seed
             random = np.random.default_rng([self.seed, epoch, index + 1])
@@ -97,4 +106,7 @@ class Batches(keras.utils.PyDataset):
                 images[sample], mask = augment(images[sample], mask, self.rules, random)
                 if self.masks:
                     targets[sample] = mask
-        return images, targets.astype(np.float32)
+            if metadata is not None:
+                metadata = leave_out(metadata, random)
+        taken = images if metadata is None else (images, metadata)
+        return taken, targets.astype(np.float32)

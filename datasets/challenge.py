@@ -4,18 +4,20 @@ import re
 
 SETS = ("training", "validation", "test")
 CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")  # of Task 3, in this order
+# of Task 2, in this order
+ATTRIBUTES = ("globules", "milia_like_cyst", "negative_network", "pigment_network", "streaks")
 UNRELEASED = "ISIC_0035068"  # in the truth of the Task 3 test set, with weight 0, but not an image
+LONGEST_ID = 200  # bytes of an image id: files are named after it
 JACCARD_THRESHOLD = 0.65  # of Task 1: a Jaccard index below it counts as 0
 
 
-def set_name(task: int, images: str) -> str:
-    """Name of the set `images` of `task` (1 or 3); ValueError for others."""
-    if task not in (1, 3) or images not in SETS:
-        raise ValueError(f"task 1 or 3 and a set of {SETS}, not task {task!r}, set {images!r}")
-    return f"task{task}_{images}"
-
-
 def check_id(image_id: str) -> None:
-    """ValueError for anything that is no image id, such as a path to another folder."""
-    if not isinstance(image_id, str) or not re.fullmatch(r"[A-Za-z]+_[A-Za-z0-9_-]+", image_id):
+    """ValueError for what cannot name the files of an image, such as a path to another folder."""
+    if not isinstance(image_id, str) or not re.fullmatch(r"[^\s./\\][^/\\]*", image_id):
         raise ValueError(f"{image_id!r} is not an image id such as ISIC_0000000")
+    if re.search(r"\.(jpe?g|png|tiff?|bmp|webp)$", image_id, re.IGNORECASE):
+        raise ValueError(
+            f"{image_id!r} is the name of a file, not an image id such as ISIC_0000000"
+        )
+    if not image_id.isprintable() or len(image_id.encode()) > LONGEST_ID:
+        raise ValueError(f"{image_id!r} is not an image id: too long, or not printable")

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from datasets.challenge import CLASSES
 from misc_utils.errors import UserError
 from misc_utils.messages import counted
 
@@ -48,13 +47,20 @@ def split_images(
 
 
 def split_lesions(
-    labels: Mapping[str, int], lesions: Mapping[str, str], num_folds: int, seed: int
+    labels: Mapping[str, int],
+    lesions: Mapping[str, str],
+    num_folds: int,
+    seed: int,
+    classes: Sequence[str],
 ) -> pd.DataFrame:
     """Task 3: columns image, lesion, label, fold; no lesion in two folds, classes spread evenly.
 
     Args:
         labels: {image id: class index}.
         lesions: {image id: lesion id}, for at least the ids of `labels`.
+        num_folds: see the module.
+        seed: of the split.
+        classes: their names, for messages.
 
     Raises:
         UserError when there are fewer lesions than folds.
@@ -66,7 +72,7 @@ def split_lesions(
     lesion = np.array([lesions[image_id] for image_id in image_ids])
     if len(set(lesion)) < parts:
         raise UserError(f"{len(set(lesion))} lesions cannot be split into {parts} folds.")
-    _tell_contradictions(image_ids, label, lesion)
+    _tell_contradictions(image_ids, label, lesion, classes)
     fold = np.empty(len(image_ids), dtype=np.int64)
     most = np.bincount(label).max()
     if most < parts:
@@ -82,13 +88,15 @@ def split_lesions(
     return pd.DataFrame({"image": image_ids, "lesion": lesion, "label": label, "fold": fold})
 
 
-def _tell_contradictions(image_ids: list[str], label: np.ndarray, lesion: np.ndarray) -> None:
+def _tell_contradictions(
+    image_ids: list[str], label: np.ndarray, lesion: np.ndarray, classes: Sequence[str]
+) -> None:
     """Log, with some of the images, the lesions that have more than one diagnosis."""
     table = pd.DataFrame({"image": image_ids, "label": label, "lesion": lesion})
     several = table.groupby("lesion")["label"].nunique()
     wrong = table[table["lesion"].isin(several[several > 1].index)]
     if len(wrong):
-        rows = [f"{row.lesion} {row.image} {CLASSES[row.label]}" for row in wrong.itertuples()]
+        rows = [f"{row.lesion} {row.image} {classes[row.label]}" for row in wrong.itertuples()]
         log.warning(
             "%d lesions have more than one diagnosis; one of them must be wrong (lesion, image, "
             "class): %s",

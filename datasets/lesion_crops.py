@@ -6,7 +6,6 @@ folder: `<id>.png` (or another of FORMATS) for each crop, and crops.csv, with a 
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ import pandas as pd
 from PIL import Image
 
 from datasets.boxes import Box
-from datasets.challenge import SETS, check_id, set_name
+from datasets.challenge import check_id
+from datasets.tasks import DEFAULT, flags, set_name
 from misc_utils import provenance
 from misc_utils.errors import UserError
 from misc_utils.files import partial_file
@@ -71,9 +71,9 @@ class Crops:
     maker: str  # of nets and settings only: equal for crops of two sets made the same way
 
 
-def crop_folder(task: int, images: str, edge: str = "hard") -> str:
-    """Name of the folder of crops of the images of `task` (1 or 3) in the set `images`."""
-    return set_name(task, images) + "_crops" + EDGES[edge]
+def crop_folder(task: int, images: str, edge: str = "hard", dataset: str = DEFAULT) -> str:
+    """Name of the folder of crops of the images of `task` in the set `images`."""
+    return set_name(task, images, dataset) + "_crops" + EDGES[edge]
 
 
 def crop_file(folder: Path, image_id: str, format: str = "png") -> Path:
@@ -120,17 +120,22 @@ def write_crops_table(folder: Path, rows: Sequence[CropRow]) -> Path:
     return file
 
 
-def load_crops(submissions: Path, name: str, flags: Sequence[str] = ()) -> Crops:
-    """The crops in the folder `name` (from crop_folder).
+def load_crops(
+    submissions: Path,
+    task: int,
+    images: str,
+    edge: str = "hard",
+    more: Sequence[str] = (),
+    dataset: str = DEFAULT,
+) -> Crops:
+    """The crops of a set of images, with a `hard` or `feather` edge.
 
     Raises UserError, with the command that makes them, unless all crops exist and are finished;
-    `flags` are what that command is to have besides task and set.
+    `more` are flags that this command is to have.
     """
-    match = re.fullmatch(rf"task([13])_({'|'.join(SETS)})_crops(_feather)?", name)
-    if not match:
-        raise ValueError(f"{name!r} is not the name of a folder of crops")
-    edge = ("--edge", "feather") if match[3] else ()
-    which = ("--task", match[1], "--pred-set", match[2], *edge, *flags)
+    name = crop_folder(task, images, edge, dataset)
+    soft = ("--edge", "feather") if edge == "feather" else ()
+    which = ("--task", task, "--pred-set", images, *soft, *flags(3, dataset), *more)
     make, make_again = command(SCRIPT, *which), command(SCRIPT, *which, "--overwrite")
     folder, record = submissions / name, provenance.record_of(submissions, name)
     file = folder / "crops.csv"
@@ -197,17 +202,21 @@ def _without_lossless_format(made_by: dict) -> dict:
 
 
 def load_view_crops(
-    submissions: Path, images: str, lesion_view: str, flags: Sequence[str] = ()
+    submissions: Path,
+    images: str,
+    lesion_view: str,
+    more: Sequence[str] = (),
+    dataset: str = DEFAULT,
 ) -> Crops | None:
     """The crops of a Task 3 set that a view needs; None for `whole`.
 
     `feather` needs those with a soft edge; `box` needs the boxes and `crop` the pictures of those
-    with a hard edge. Errors and `flags` as in load_crops.
+    with a hard edge. Errors and `more` as in load_crops.
     """
     if lesion_view == "whole":
         return None
     edge = "feather" if lesion_view == "feather" else "hard"
-    return load_crops(submissions, crop_folder(3, images, edge), flags)
+    return load_crops(submissions, 3, images, edge, more, dataset)
 
 
 def row_of(image_id: str, box: Box, mask: np.ndarray) -> CropRow:
@@ -216,9 +225,9 @@ def row_of(image_id: str, box: Box, mask: np.ndarray) -> CropRow:
     return CropRow(image_id, *place, *mask.shape, int(np.count_nonzero(mask)))
 
 
-def note_image(journal: Journal, file: Path, digest: str, row: CropRow) -> None:
-    """Enter a written mask or crop into the journal."""
-    journal.add(row.image, {"file": file.name, "sha256": digest, "row": row})
+def note_image(journal: Journal, digests: Mapping[str, str], row: CropRow) -> None:
+    """Enter the files that were written of an image, {name: SHA-256}, into the journal."""
+    journal.add(row.image, {"files": dict(digests), "row": row})
 
 
 def rows_of(journal: Journal) -> list[CropRow]:

@@ -13,6 +13,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from datasets.cache import Cached
+from datasets.tasks import DEFAULT, flags, prefix
 from misc_utils.errors import UserError
 from misc_utils.files import write_text
 from misc_utils.messages import command
@@ -74,9 +75,9 @@ def _similar(described: np.ndarray, least: float) -> Iterator[tuple[int, int, fl
                 yield start + int(i), start + int(j), float(best[i, j])
 
 
-def table_file(data_dir: Path, task: int) -> Path:
+def table_file(data_dir: Path, dataset: str, task: int) -> Path:
     """Where the pairs of the training images of a task are listed."""
-    return data_dir / f"near_copies_task{task}_training.csv"
+    return data_dir / f"{prefix(dataset)}near_copies_task{task}_training.csv"
 
 
 def write_near_copies(file: Path, table: pd.DataFrame) -> None:
@@ -84,9 +85,9 @@ def write_near_copies(file: Path, table: pd.DataFrame) -> None:
     write_text(file, table.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
 
 
-def read_near_copies(file: Path, task: int) -> list[tuple[str, str]]:
+def read_near_copies(file: Path, task: int, dataset: str = DEFAULT) -> list[tuple[str, str]]:
     """Pairs of image ids; UserError where there is no such table, or it has other columns."""
-    find = command(SCRIPT, "--task", task)
+    find = command(SCRIPT, "--task", task, *flags(3, dataset))
     if not file.exists():
         raise UserError(f"{file} does not exist. Find near copies first: {find}")
     try:

@@ -8,17 +8,19 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, ImageCms
 
+from misc_utils.errors import UserError
 from misc_utils.messages import listed
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")  # of the release, and of crops
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")  # of releases, and of crops
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I", "I;16", "I;16B")
 DARKEST = 4096  # of 65535; where no value of 16 bits reaches it, fewer bits were meant
 BITS_OF_TIFF, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags, and a value of the second
@@ -102,6 +104,51 @@ def read_mask(content: bytes) -> np.ndarray:
     if len(high) > 1 or not high <= {1, 255, *([65535] if wide is not None else [])}:
         raise ValueError(f"a mask must hold 0 and 255 only, this one holds {listed(values)}")
     return (mask > 0).astype(np.uint8)
+
+
+def read_any_mask(content: bytes) -> np.ndarray:
+    """Decode a mask of any two values: uint8 (H, W) in {0, 1}, the brighter value is the lesion.
+
+    A picture of one value is all lesion, unless it is black. A JPEG, whose values are not kept, is
+    cut in the middle. Raises ValueError when it holds more values, or is not one whole picture.
+    """
+    with _decoding(content) as picture:
+        orientation = _orientation(picture)
+        wide = _sixteen_bits(content, picture)
+        grey = np.asarray(picture.convert("L")) if wide is None or wide.ndim == 3 else wide
+        values = np.unique(grey)
+        if len(values) > 2 and picture.format not in ("JPEG", "MPO"):
+            raise ValueError(
+                f"a mask must hold two values only, this one holds {listed(values.tolist(), 10)}"
+            )
+        # of two values the brighter is above their mean; of one, above nothing
+        middle = int(values.min()) + int(values.max()) if len(values) > 1 else 0
+        mask = (2 * grey.astype(np.int64) > middle).astype(np.uint8)
+        return np.asarray(_turned(Image.fromarray(mask), orientation))
+
+
+def read_original(file: Path) -> np.ndarray:
+    """An image at its full size, uint8 (H, W, 3) RGB; UserError naming a bad file."""
+    return read_whole(file, lambda content: read_image(content)[0])
+
+
+def read_whole(file: Path, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
+    """What `decode` makes of the bytes of a file; its OSError or ValueError as UserError."""
+    try:
+        return decode(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: {error}. Replace it by an intact file of the release.") from None
+
+
+def resize(image: np.ndarray, image_size: int) -> np.ndarray:
+    """Square picture of `image_size` pixels; dtype kept.
+
+    Along a side that shrinks, each pixel is the mean of what it covers; along one that grows, it is
+    interpolated linearly.
+    """
+    height, width = (min(side, image_size) for side in image.shape[:2])
+    smaller = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.resize(smaller, (image_size, image_size), interpolation=cv2.INTER_LINEAR)
 
 
 def _bits(content: bytes, picture: Image.Image) -> int:
@@ -189,7 +236,7 @@ def _decoding(content: bytes) -> Iterator[Image.Image]:
         ) from None
     except Image.UnidentifiedImageError:
         raise ValueError(
-            "no picture that can be read: JPEG of 8 bits, PNG, WebP or TIFF expected"
+            "no picture that can be read: JPEG of 8 bits, PNG, WebP, TIFF or BMP expected"
         ) from None
     except ValueError:
         raise

@@ -11,10 +11,16 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from evaluation.class_scoring import CLASS_MEASURES, mean_over_classes, measure_classes
+from evaluation.class_scoring import (
+    CLASS_MEASURES,
+    mean_over_classes,
+    measure_classes,
+    sensitivity_at,
+)
 from evaluation.mask_scoring import MASK_MEASURES
 
 OVERALL_MEASURES = ("accuracy", "balanced_accuracy", *(f"macro_{name}" for name in CLASS_MEASURES))
+SPECIFICITIES = (80, 90, 95)  # per cent, at which the sensitivity of one of two classes is told
 REPEATS = 2000
 LEVEL = 0.95
 
@@ -90,6 +96,32 @@ def class_tables(
         _table(overall[0], many_overall, list(OVERALL_MEASURES)),
         _table(per_class[0], many_per_class, index),
     )
+
+
+def two_class_tables(
+    truth: np.ndarray, probability: np.ndarray, weights: np.ndarray, classes: Sequence[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Of two classes: the AUC, and the sensitivity of each class at fixed specificities.
+
+    Arguments as in class_tables, C = 2. Returns two tables with columns value, low, high, by
+    measure and by (class, measure): `auc`, which is the same for both classes;
+    `sensitivity_at_specificity_90` is that at a specificity of at least .90.
+    """
+    ones = np.ones((1, len(truth)))
+    value, many = (_class_values(truth, probability, rows)[0] for rows in (ones, weights))
+    column = OVERALL_MEASURES.index("macro_auc")
+    overall = _table(value[0, [column]], many[:, [column]], ["auc"])
+    rows = {}
+    for k, name in enumerate(classes):
+        for share in SPECIFICITIES:
+            which = (share / 100, truth == k, probability[:, k])
+            value, many = sensitivity_at(*which, ones), sensitivity_at(*which, weights)
+            rows[name, f"sensitivity_at_specificity_{share}"] = [
+                value[0],
+                *map(float, interval(many)),
+            ]
+    index = pd.MultiIndex.from_tuples(rows, names=["class", "measure"])
+    return overall, pd.DataFrame(list(rows.values()), index, ["value", "low", "high"])
 
 
 def class_difference(

@@ -55,6 +55,9 @@ def score(
     probability = table[list(classes)].to_numpy()
     weights = bootstrap.resample(table["lesion"].tolist())
     overall, per_class = bootstrap.class_tables(truth, probability, weights, classes)
+    if len(classes) == 2:
+        more = bootstrap.two_class_tables(truth, probability, weights, classes)
+        overall, per_class = pd.concat([more[0], overall]), pd.concat([per_class, more[1]])
     calibrated, columns = None, {}
     parts = calibration.parts_of(table["fold"], table["lesion"]) if calibrate else np.zeros(0)
     if len(np.unique(parts)) > 1:  # one lesion alone has no others to calibrate on

@@ -166,6 +166,39 @@ class _Curve:
         area = ((new - new_true) * (true - new_true / 2)).sum(axis=1)
         return area, (new_true * _divide(true, claimed, 0.0)).sum(axis=1)
 
+    def sensitivity_at(self, specificity: float, weights: np.ndarray) -> np.ndarray:
+        """See the function of this name; (b,) of weights (b, N)."""
+        ordered = weights.take(self.order, axis=1).astype(float)
+        new = np.add.reduceat(ordered, self.starts, axis=1)  # (b, groups)
+        new_true = np.add.reduceat(ordered * self.positive, self.starts, axis=1)
+        true, false = new_true.cumsum(axis=1), (new - new_true).cumsum(axis=1)
+        positives, negatives = true[:, -1:], false[:, -1:]
+        allowed = false <= (1 - specificity + 1e-12) * negatives  # below the largest such threshold
+        most = np.where(allowed, true, 0.0).max(axis=1)
+        there = (positives > 0) & (negatives > 0)
+        return np.where(there[:, 0], _divide(most, positives[:, 0]), np.nan)
+
+
+def sensitivity_at(
+    specificity: float, positive: np.ndarray, score: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """The largest sensitivity at a threshold with at least this specificity.
+
+    Args:
+        specificity: 0..1.
+        positive: bool (N,).
+        score: float (N,), larger for positives; images of one score cannot be parted.
+        weights: float (B, N), not negative.
+
+    Returns:
+        float64 (B,), nan where positives or negatives have no weight.
+    """
+    curve, values = _Curve(positive, score), []
+    step = max(CHUNK // len(positive), 1)
+    for start in range(0, len(weights), step):
+        values.append(curve.sensitivity_at(specificity, weights[start : start + step]))
+    return np.concatenate(values)
+
 
 def _divide(part: np.ndarray, whole: np.ndarray, nothing: float = np.nan) -> np.ndarray:
     """Float64 part / whole, `nothing` where whole is 0."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from evaluation import bootstrap
+from evaluation import attribute_scoring, bootstrap
 from evaluation.class_evaluation import NOT_CLASSES
 from evaluation.tuned import RULES
 from misc_utils.errors import UserError
@@ -62,6 +62,23 @@ def compare_masks(tables: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.
     scores = {name: bootstrap.mask_table(table, weights) for name, table in aligned.items()}
     differences = {
         f"{name} - {first}": bootstrap.mask_difference(reference, aligned[name], weights)
+        for name, _ in others
+    }
+    return _joined(scores), _joined(differences)
+
+
+def compare_attributes(tables: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Task 2; the same two tables."""
+    (first, reference), *others = tables.items()
+    weights = bootstrap.resample(list(reference.index))
+    aligned = {name: table.loc[reference.index] for name, table in tables.items()}
+    scores = {
+        name: attribute_scoring.score_attributes(table, weights) for name, table in aligned.items()
+    }
+    differences = {
+        f"{name} - {first}": attribute_scoring.attribute_difference(
+            reference, aligned[name], weights
+        )
         for name, _ in others
     }
     return _joined(scores), _joined(differences)

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from datasets.tasks import TASKS
 from evaluation.calibration import ClassChoice
 from evaluation.mask_tuning import MaskChoice
 from inference.ensemble import Ensemble
-from inference.postprocess import PostProcessing
+from inference.postprocess import DEFAULT_RULES, PostProcessing
 from inference.scope import Scope
 from misc_utils.errors import UserError
 from misc_utils.files import write_text
@@ -46,7 +47,7 @@ def _shown(value: object) -> str:
 
 def _from_json(chosen: Mapping, task: int) -> Choice:
     weights = tuple(map(float, chosen["member_weights"]))
-    if task == 1:
+    if TASKS[task].kind == "masks":
         rules = {name: chosen[name] for name in RULES if chosen.get(name) is not None}
         return MaskChoice(weights, PostProcessing(**rules))
     factors = chosen["decision_weights"]
@@ -167,10 +168,10 @@ def load_for_eval(scope: Scope, wanted: bool) -> Choice | None:
     return found.chosen
 
 
-def choose_rules(settings: Mapping, chosen: MaskChoice | None) -> PostProcessing:
-    """Each rule from the settings where it is not None, else as tuned, else the default."""
+def choose_rules(settings: Mapping, chosen: MaskChoice | None, task: int = 1) -> PostProcessing:
+    """Each rule from the settings where it is not None, else as tuned, else the task's default."""
     flags = {name: settings[name] for name in RULES if settings[name] is not None}
-    return replace(chosen.rules if chosen else PostProcessing(), **flags)
+    return replace(chosen.rules if chosen else DEFAULT_RULES[task], **flags)
 
 
 def member_weights(ensemble: Ensemble, chosen: Choice | None) -> Sequence[float]:

@@ -1,6 +1,6 @@
 """What the organisers' scorer asks of a table of classes.
 
-Enters: a CSV file with the columns image and one per class, or its rows (N, 7) with their ids; the
+Enters: a CSV file with a column of ids and one per class, or its rows (N, C) with their ids; the
 ids expected. Leaves: every reason for which the scorer would refuse the file; the rows it asks for.
 """
 
@@ -18,22 +18,23 @@ from misc_utils.messages import counted
 
 
 def check_classes_file(
-    path: Path, classes: Sequence[str], expected_ids: Sequence[str], shown: Path | None = None
+    path: Path, columns: Sequence[str], expected_ids: Sequence[str], shown: Path | None = None
 ) -> None:
     """Raise UserError, listing every reason, if the organisers' scorer would refuse this table.
 
-    It wants the columns image and `classes`; each of `expected_ids` once and no other; values in
-    0..1 and each column of floats, in which `0` alone for every row is an integer. `shown` is named
-    instead of a temporary `path`.
+    It wants `columns`, of which the first holds ids; each of `expected_ids` once and no other;
+    values in 0..1 and each column of floats, in which `0` alone for every row is an integer.
+    `shown` is named instead of a temporary `path`.
     """
     try:
-        table = pd.read_csv(path, header=0, index_col=False)
+        id_column, *classes = columns
+        table = pd.read_csv(path, header=0, index_col=False, dtype={id_column: str})
     except (OSError, ValueError) as error:
         raise UserError(f"{shown or path}: cannot be read as a table ({error}).") from None
-    wanted, columns = {"image", *classes}, set(table.columns)
-    found = {"columns missing": wanted - columns, "columns not wanted": columns - wanted}
-    if wanted == columns:
-        ids = table["image"].astype(str).str.replace(r"\.jpg$", "", case=False, regex=True)
+    wanted, there = {*columns}, set(table.columns)
+    found = {"columns missing": wanted - there, "columns not wanted": there - wanted}
+    if wanted == there:
+        ids = table[id_column].astype(str).str.replace(r"\.jpg$", "", case=False, regex=True)
         values = table[list(classes)]
         numbers = values.select_dtypes("number")
         within = (numbers >= 0) & (numbers <= 1)  # not for NaN

@@ -17,6 +17,7 @@ from typing import Literal
 
 import pandas as pd
 
+from datasets import tasks
 from misc_utils.errors import UserError
 from misc_utils.messages import listed
 from training import run_folder
@@ -37,8 +38,18 @@ class Ensemble:
 
     @property
     def task(self) -> int:
-        """1 or 3."""
+        """A key of TASKS."""
         return self.runs[0].task
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set that its runs were trained on."""
+        return self.runs[0].dataset
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Of Task 3, in the order of the probabilities."""
+        return self.runs[0].classes
 
     @property
     def runs(self) -> list[Run]:
@@ -73,7 +84,8 @@ class Ensemble:
         """The flags that name its trainings on a command line."""
         first, *more = self.labels
         backbone, version = first.split(":")
-        flags = ["--backbone", backbone, "--version", version]
+        flags = [*tasks.flags(self.task, self.dataset)]
+        flags += ["--backbone", backbone, "--version", version]
         return flags + (["--ensemble", *more] if more else [])
 
 
@@ -115,6 +127,7 @@ def find_ensemble(
     version: str,
     more: Sequence[str] = (),
     k_fold: int | Sequence[int] | Literal["all"] = "all",
+    dataset: str = tasks.DEFAULT,
 ) -> Ensemble:
     """The runs of a backbone and version, and of `more`, each `backbone:version`.
 
@@ -130,13 +143,17 @@ def find_ensemble(
     k_folds = None
     if k_fold != "all":
         k_folds = (k_fold,) if isinstance(k_fold, int) else tuple(sorted({*k_fold}))
-    members = [tuple(run_folder.find_runs(model_data, task, *name, k_folds)) for name in names]
+    members = [
+        tuple(run_folder.find_runs(model_data, task, *name, k_folds, dataset)) for name in names
+    ]
     hashes = {run.name: run_folder.weights_hash(run) for member in members for run in member}
     if len(members) == 1 and k_folds and len(k_folds) == 1:
         run = members[0][0]
         return Ensemble(tuple(members), run.folder, run.name, k_folds, hashes)
     fold = f"_k{'-'.join(map(str, k_folds))}" if k_folds else ""
-    name = f"task{task}_" + "+".join(f"{one}{fold}_v{other}" for one, other in names)
+    name = f"{tasks.prefix(dataset)}task{task}_" + "+".join(
+        f"{one}{fold}_v{other}" for one, other in names
+    )
     name = shortened(name)
     return Ensemble(tuple(members), model_data / name, name, k_folds, hashes)
 
@@ -169,8 +186,10 @@ def check_alike(ensemble: Ensemble) -> None:
         pairs = {
             "folds": (folds[first.name], folds[run.name]),
             "truth": (first.truth_fingerprint, run.truth_fingerprint),
+            "classes": (" ".join(first.classes), " ".join(run.classes)),
         }
-        if first.settings.get("lesion_view") == run.settings.get("lesion_view"):
+        same_view = first.settings.get("lesion_view") == run.settings.get("lesion_view")
+        if same_view and first.steps == run.steps:
             pairs["data"] = first.data_fingerprint, run.data_fingerprint
         for what, (one, other) in pairs.items():
             if one != other:
@@ -203,7 +222,7 @@ def images_to_score(
 
     `eval_set` is `fold` (what was held out, of each fold that every member has) or another set, of
     which `image_ids` are there; `limited` takes the ids of one part and gives those to score;
-    `copies` are the ids of training images that are the same picture, see ISIC2018.find_trained.
+    `copies` are the ids of training images that are the same picture, see Dataset.find_trained.
     Raises UserError: no fold is shared, an image is missing or was trained on, or none is left.
     """
     parts: dict[int | None, list[str]] = {None: sorted(image_ids)}
@@ -294,7 +313,10 @@ def weights_of_runs(
 
 def provenance(settings: dict, ensemble: Ensemble, assignment: Assignment) -> dict:
     """What decides the content of a prediction, as JSON takes it."""
-    kept = {k: v for k, v in settings.items() if k not in ("overwrite", "batch_size", "browse")}
+    free = {"overwrite", "batch_size", "browse"}
+    if ensemble.dataset == tasks.DEFAULT:
+        free.add("dataset")  # as earlier code has it
+    kept = {k: v for k, v in settings.items() if k not in free}
     return {
         "settings": json.loads(json.dumps(kept)),
         "weights": dict(ensemble.weight_hashes),

@@ -1,7 +1,7 @@
 """Logits that were predicted once, kept with their run: scored, tuned on and averaged afterwards.
 
 Enters: a run, the logits that its net gives for the images of a set. Leaves:
-`<run>_logits_<set>.npy`, float16 (N, S, S, 1) of masks or float32 (N, C) of classes, memory-mapped,
+`<run>_logits_<set>.npy`, float16 (N, S, S, C) of masks or float32 (N, C) of classes, memory-mapped,
 and beside it a JSON file with the ids of the rows and what they depend on. The set `fold` is the
 run's held-out images.
 """
@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from datasets.cache import Cached
+from datasets.dataset import Inputs
+from datasets.tasks import TASKS
 from inference.ensemble import Assignment, Ensemble, ImagesToScore, check_unchanged, weights_of_runs
 from inference.prediction import Net, load_net, mean_logits, predict_logits
 from inference.scope import Scope
@@ -33,7 +34,7 @@ if TYPE_CHECKING:  # it imports Keras
 FORMAT = 1
 HOLDS = {kind: (np.finfo(kind).min, np.finfo(kind).max) for kind in (np.float16, np.float32)}
 
-Logits = dict[str, np.ndarray]  # {image id: (S, S, 1) or (C,)}
+Logits = dict[str, np.ndarray]  # {image id: (S, S, C) or (C,)}
 # image ids -> batches of ids with their logits, as prediction.predict_logits yields them
 Predict = Callable[[Sequence[str]], Iterable[tuple[Sequence[str], np.ndarray]]]
 
@@ -45,7 +46,7 @@ class EnsembleLogits:
     members: Sequence[Sequence[Logits]]
 
     def blend(self, image_id: str, weights: Sequence[float]) -> np.ndarray:
-        """Mean logits of one image, float32 (S, S, 1) or (C,), by the `weights` of the members.
+        """Mean logits of one image, float32 (S, S, C) or (C,), by the `weights` of the members.
 
         The mean of a member is taken over those of its folds that hold the image (held-out sets:
         one fold does).
@@ -122,16 +123,16 @@ def keep_logits(
         return kept
 
 
-def keep_held_out(fold: TrainedFold, images: Cached, batch_size: int) -> None:
+def keep_held_out(fold: TrainedFold, inputs: Inputs, batch_size: int) -> None:
     """Keep the logits that the net of a fold just trained gives the images it held out."""
-    nets = [Net(fold.logits_model, images)]
+    nets = [Net(fold.logits_model, inputs.images, metadata=inputs.metadata)]
     predict = partial(predict_logits, nets, batch_size=batch_size, views=1)
     keep_logits(fold.run, "fold", 1, fold.held_out, predict)
 
 
 def _predict_into(file: Path, run: Run, image_ids: Sequence[str], predict: Predict) -> list[str]:
     """Write the logits of the images into a new `.npy`; the ids in order of its rows."""
-    kind = np.float16 if run.task == 1 else np.float32
+    kind = np.float16 if TASKS[run.task].kind == "masks" else np.float32
     array, order = None, []
     with tqdm(total=len(image_ids), desc=f"{run.name}: predict", unit="image") as progress:
         for batch_ids, logits in predict(image_ids):
@@ -146,11 +147,11 @@ def _predict_into(file: Path, run: Run, image_ids: Sequence[str], predict: Predi
 
 
 def gather_logits(
-    scope: Scope, to_score: ImagesToScore, inputs: Mapping[str, Cached] | None, batch_size: int = 1
+    scope: Scope, to_score: ImagesToScore, inputs: Mapping[str, Inputs] | None, batch_size: int = 1
 ) -> EnsembleLogits:
     """The logits of the images to score, of each fold of each member: read, or predicted and kept.
 
-    Of `fold` each run gives what it held out. `inputs` are {name of a run: the images it takes};
+    Of `fold` each run gives what it held out. `inputs` are {name of a run: what it takes};
     without them, what is not kept is a UserError that names the command to make it. UserError also
     when weights were replaced meanwhile.
     """
@@ -186,14 +187,14 @@ def stream_logits(
     scope: Scope,
     assignment: Assignment,
     weights: Sequence[float],
-    inputs: Mapping[str, Cached],
+    inputs: Mapping[str, Inputs],
     batch_size: int,
     done: Collection[str] = (),
 ) -> Iterator[tuple[list[str], np.ndarray]]:
     """Blended logits of images, batch by batch, each by the runs that may predict it.
 
     Of the runs' own set, what a run held out is read from what is kept, and kept if it was not.
-    `weights` are those of the members; `inputs` {name of a run: the images it takes}, of which nets
+    `weights` are those of the members; `inputs` {name of a run: what it takes}, of which nets
     are loaded only if they must predict; `done` images are not wanted, see predict_logits.
     """
     ensemble, views = scope.ensemble, scope.views

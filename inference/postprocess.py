@@ -48,6 +48,10 @@ class PostProcessing:
             raise UserError(f"component is 'largest' or 'all', not {self.component!r}")
 
 
+# By task: an image has one lesion, without holes, but an attribute in any number of places
+DEFAULT_RULES = {1: PostProcessing(), 2: PostProcessing(fill_holes=False, component="all")}
+
+
 def lesion_mask(
     probability: np.ndarray, height: int, width: int, rules: PostProcessing
 ) -> np.ndarray:
@@ -136,6 +140,8 @@ def _largest_component(mask: np.ndarray) -> np.ndarray:
     return np.where(labels == chosen, np.uint8(255), np.uint8(0))
 
 
-def mask_of(logits: np.ndarray, height: int, width: int, rules: PostProcessing) -> np.ndarray:
-    """Logits (S, S, 1) -> mask uint8 {0, 255} of `height` x `width` pixels."""
-    return lesion_mask(expit(np.asarray(logits[..., 0], np.float32)), height, width, rules)
+def mask_of(
+    logits: np.ndarray, height: int, width: int, rules: PostProcessing, channel: int = 0
+) -> np.ndarray:
+    """A channel of logits (S, S, C) -> mask uint8 {0, 255} of `height` x `width` pixels."""
+    return lesion_mask(expit(np.asarray(logits[..., channel], np.float32)), height, width, rules)

@@ -1,7 +1,7 @@
 """Nets -> logits, batch by batch.
 
-Enters: trained runs with the cached images that each of them takes, uint8 (N, S, S, 3). Leaves:
-logits float32, (S, S, 1) of a mask or (C,) log-probabilities of the classes, averaged over nets and
+Enters: trained runs with what each of them takes of the images, see dataset.Inputs. Leaves:
+logits float32, (S, S, C) of masks or (C,) log-probabilities of the classes, averaged over nets and
 views.
 """
 
@@ -18,7 +18,10 @@ import cv2
 import numpy as np
 from scipy.special import log_softmax
 
+from datasets import metadata
 from datasets.cache import Cached
+from datasets.dataset import Inputs
+from datasets.tasks import TASKS
 from inference import tta
 from misc_utils import command_line
 from training.run_folder import Run
@@ -31,18 +34,24 @@ if TYPE_CHECKING:  # what is predicted already can be read without it
 class Net:
     """A net that predicts, and the pictures it takes."""
 
-    model: keras.Model  # ends at its logits, (B, S, S, 1) or (B, C)
+    model: keras.Model  # ends at its logits, (B, S, S, C) or (B, C)
     images: Cached
     weight: float = 1.0  # in the mean over nets
+    metadata: np.ndarray | None = None  # float32 (N, M) that it takes too, as the rows of images
 
 
-def load_net(run: Run, images: Cached) -> Net:
+def load_net(run: Run, inputs: Inputs) -> Net:
     """The net of a run, ending at its logits; UserError when its weights do not fit."""
     command_line.import_keras()
     from models.trained import load_classifier, load_segmenter, logits_of
 
-    load = load_segmenter if run.task == 1 else load_classifier
-    return Net(logits_of(load(run.settings, run.weights)), images)
+    task = TASKS[run.task]
+    if task.kind == "masks":
+        model = load_segmenter(run.settings, run.weights, len(task.channels))
+    else:
+        numbers = 0 if run.sites is None else metadata.width(run.sites)
+        model = load_classifier(run.settings, run.weights, len(run.classes), numbers)
+    return Net(logits_of(model), inputs.images, metadata=inputs.metadata)
 
 
 def predict_logits(
@@ -64,7 +73,7 @@ def predict_logits(
             logits of the others are the same to the last bit.
 
     Yields:
-        b image ids, and logits float32 (b, S, S, 1), S the largest of the nets' sizes, or (b, C);
+        b image ids, and logits float32 (b, S, S, C), S the largest of the nets' sizes, or (b, C);
         class logits are normalised first, so that their mean is one of log-probabilities.
     """
     image_ids = list(image_ids)
@@ -80,18 +89,26 @@ def predict_logits(
 
 
 def _mean_over_views(net: Net, image_ids: Sequence[str], batch_size: int, views: int) -> np.ndarray:
-    batch = np.asarray(net.images.array[net.images.rows(image_ids)])
-    filled = np.concatenate([batch, np.repeat(batch[:1], batch_size - len(batch), axis=0)])
+    rows = net.images.rows(image_ids)
+    batch = np.asarray(net.images.array[rows])
+    filled = _filled(batch, batch_size)
+    more = None if net.metadata is None else _filled(net.metadata[rows], batch_size)
     total: np.ndarray | float = 0.0
     for k in range(views):
         seen = np.ascontiguousarray(tta.view(filled, k))
-        logits = np.asarray(net.model.predict_on_batch(seen), dtype=np.float32)
+        taken = seen if more is None else (seen, more)
+        logits = np.asarray(net.model.predict_on_batch(taken), dtype=np.float32)
         total += tta.undo(logits, k) if logits.ndim == 4 else log_softmax(logits, axis=-1)
     return (total / views)[: len(batch)]
 
 
+def _filled(rows: np.ndarray, count: int) -> np.ndarray:
+    """The rows, and the first of them again until there are `count`."""
+    return np.concatenate([rows, np.repeat(rows[:1], count - len(rows), axis=0)])
+
+
 def mean_logits(logits: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
-    """Weighted mean, float32, of logits (B, C), or of maps (B, S, S, 1), whose sizes may differ.
+    """Weighted mean, float32, of logits (B, C), or of maps (B, S, S, C), whose sizes may differ.
 
     Maps are brought to the largest of their sizes, bilinearly.
     """
@@ -108,10 +125,13 @@ def mean_logits(logits: Sequence[np.ndarray], weights: Sequence[float]) -> np.nd
 def _resized(maps: np.ndarray, size: int) -> np.ndarray:
     if maps.shape[1] == size:
         return maps
-    if maps.shape[-1] != 1:
-        raise ValueError(f"maps of one channel can be resized, not of {maps.shape[-1]}")
     maps = np.asarray(maps, dtype=np.float32)
-    return np.stack([cv2.resize(part[..., 0], (size, size))[..., None] for part in maps])
+    larger = np.empty((len(maps), size, size, maps.shape[-1]), np.float32)
+    for k, part in enumerate(maps):
+        for channel in range(maps.shape[-1]):  # OpenCV resizes four channels at most
+            one = np.ascontiguousarray(part[..., channel])
+            larger[k, ..., channel] = cv2.resize(one, (size, size))
+    return larger
 
 
 def begun(batches: Iterator) -> Iterator:

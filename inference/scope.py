@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from datasets.tasks import script
 from inference.ensemble import Ensemble, check_alike, find_ensemble
 from inference.tta import VIEWS
 from misc_utils.messages import command
-from training.run_folder import script
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +50,18 @@ class Scope:
 def find_scope(
     model_data: Path, task: int, settings: Any, k_fold="all", eval_set: str = "fold"
 ) -> Scope:
-    """The scope that a script's settings (backbone, version, ensemble, tta) name.
+    """The scope that a script's settings (dataset, backbone, version, ensemble, tta) name.
 
     Raises UserError when a run is missing, or when runs differ in folds or data.
     """
     ensemble = find_ensemble(
-        model_data, task, settings.backbone, settings.version, settings.ensemble, k_fold
+        model_data,
+        task,
+        settings.backbone,
+        settings.version,
+        settings.ensemble,
+        k_fold,
+        settings.dataset,
     )
     check_alike(ensemble)
     return Scope(ensemble, eval_set, settings.tta)

@@ -1,6 +1,6 @@
 """The only owner, with crops, of submissions/: masks and class tables, checked before written.
 
-Enters: masks uint8 (H, W) in {0, 255}, class probabilities (N, 7) in 0..1, each with its image
+Enters: masks uint8 (H, W) in {0, 255}, class probabilities (N, C) in 0..1, each with its image
 ids. Leaves: `task1_test/<id>_segmentation.png`, or `task3_test_submission.csv`; beside each a JSON
 file that says what made it (see provenance).
 """
@@ -15,12 +15,14 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pandas as pd
 from PIL import Image
 
-from datasets import ISIC2018
 from datasets.boxes import Box, cut_lesion, radius_of_edge
-from datasets.challenge import check_id, set_name
+from datasets.challenge import check_id
 from datasets.lesion_crops import crop_folder, write_crop
+from datasets.pictures import read_original
+from datasets.tasks import DEFAULT, set_name
 from inference.class_table import check_classes_file
 from misc_utils import provenance
 from misc_utils.errors import UserError
@@ -31,14 +33,14 @@ from misc_utils.messages import counted
 log = logging.getLogger(__name__)
 
 
-def mask_folder(task: int, images: str) -> str:
-    """Name of the folder of masks of the images of `task` (1 or 3) in the set `images`."""
-    return set_name(task, images) + ("" if task == 1 else "_masks")
+def mask_folder(task: int, images: str, dataset: str = DEFAULT) -> str:
+    """Name of the folder of masks of the images of `task` in the set `images`."""
+    return set_name(task, images, dataset) + ("_masks" if task == 3 else "")
 
 
-def class_file(images: str) -> str:
+def class_file(images: str, dataset: str = DEFAULT) -> str:
     """Name of the table of classes of the Task 3 set `images`."""
-    return set_name(3, images) + "_submission.csv"
+    return set_name(3, images, dataset) + "_submission.csv"
 
 
 def deciding_settings(settings: Mapping[str, object]) -> dict[str, object]:
@@ -103,7 +105,9 @@ def claimed_folder(
         journal, done = provenance.open_journal(submissions, name, made_by, data, overwrite), set()
         for image_id, row in journal.rows.items():
             with contextlib.suppress(OSError, KeyError, TypeError):
-                if sha256(submissions / name / row["file"]) == row["sha256"]:
+                # earlier code noted the one file of an image
+                files = row["files"] if "files" in row else {row["file"]: row["sha256"]}
+                if all(sha256(submissions / name / f) == digest for f, digest in files.items()):
                     done.add(image_id)
         yield ResultFolder(submissions, name, made_by, journal, overwrite, done)
 
@@ -137,8 +141,10 @@ def close_folder(submissions: Path, name: str, made_by: dict, summary: dict) -> 
     provenance.write_record(submissions, name, made_by, complete=True, summary=summary)
 
 
-def write_mask(folder: Path, image_id: str, mask: np.ndarray, height: int, width: int) -> Path:
-    """Write `<id>_segmentation.png`, 8-bit mode L.
+def write_mask(
+    folder: Path, image_id: str, mask: np.ndarray, height: int, width: int, channel: str = "lesion"
+) -> Path:
+    """Write `<id>_segmentation.png`, or `<id>_attribute_<channel>.png`; 8-bit mode L.
 
     `mask` is uint8 {0, 255} of the size of its image, `height` x `width` pixels: the organisers cut
     at > 128 and refuse other modes and sizes. ValueError for anything else.
@@ -151,41 +157,58 @@ def write_mask(folder: Path, image_id: str, mask: np.ndarray, height: int, width
         )
     if not ((mask == 0) | (mask == 255)).all():
         raise ValueError(f"{image_id}: a mask is 0 or 255, not {np.unique(mask)[:5].tolist()} ...")
-    file = folder / f"{image_id}_segmentation.png"
+    file = mask_file(folder, image_id, channel)
     with partial_file(file, durable=False) as partial:  # the journal has its hash
         partial.write_bytes(cv2.imencode(".png", mask)[1])  # a third of Pillow's time
     return file
 
 
+def mask_file(folder: Path, image_id: str, channel: str = "lesion") -> Path:
+    """Where a mask of an image lies; named as the organisers ask for."""
+    ending = "segmentation" if channel == "lesion" else f"attribute_{channel}"
+    return folder / f"{image_id}_{ending}.png"
+
+
 def product_folder(settings: Any) -> str:
     """Name of the folder that the masks or crops of seg_predict.py's settings go to."""
-    which = settings.task, settings.pred_set
-    return mask_folder(*which) if settings.output == "mask" else crop_folder(*which, settings.edge)
+    which, dataset = (settings.task, settings.pred_set), settings.dataset
+    if settings.output == "mask":
+        return mask_folder(*which, dataset)
+    return crop_folder(*which, settings.edge, dataset)
 
 
 def write_product(
-    settings: Any, folder: Path, image_id: str, mask: np.ndarray, box: Box, original: Path
-) -> Path:
-    """Write the mask of an image, uint8 (H, W), or cut its original along the box; the file."""
+    settings: Any,
+    folder: Path,
+    image_id: str,
+    masks: Mapping[str, np.ndarray],
+    box: Box,
+    original: Path,
+) -> list[Path]:
+    """Write the masks of an image, {channel: uint8 (H, W)}, or cut its original along the box.
+
+    Returns the files.
+    """
     if settings.output == "mask":
-        return write_mask(folder, image_id, mask, *mask.shape)
+        return [
+            write_mask(folder, image_id, mask, *mask.shape, channel)
+            for channel, mask in masks.items()
+        ]
     edge_radius = radius_of_edge(settings.edge, settings.edge_radius)
-    crop = cut_lesion(ISIC2018.read_original(original), mask, box, edge_radius)
-    return write_crop(folder, image_id, crop, settings.format)
+    crop = cut_lesion(read_original(original), masks["lesion"], box, edge_radius)
+    return [write_crop(folder, image_id, crop, settings.format)]
 
 
-def read_mask(folder: Path, image_id: str) -> np.ndarray:
+def read_mask(folder: Path, image_id: str, channel: str = "lesion") -> np.ndarray:
     """A mask as written: uint8 (H, W) in {0, 255}."""
-    with Image.open(folder / f"{image_id}_segmentation.png") as picture:
+    with Image.open(mask_file(folder, image_id, channel)) as picture:
         return np.asarray(picture)
 
 
 def write_classes(
     submissions: Path,
-    images: str,
-    image_ids: Sequence[str],
-    probability: np.ndarray,
-    classes: Sequence[str],
+    name: str,
+    table: pd.DataFrame,
     expected_ids: Sequence[str],
     made_by: dict,
     overwrite: bool,
@@ -194,37 +217,36 @@ def write_classes(
 
     Args:
         submissions: the folder of all results.
-        images: the set.
-        image_ids: N image ids, one per row of `probability`.
-        probability: float32 or float64 (N, C) in 0..1; rows need not sum to 1.
-        classes: names of the C columns.
+        name: from class_file.
+        table: from Dataset.submission: a column of N ids, then columns of float32 or float64 in
+            0..1; rows need not sum to 1.
         expected_ids: the ids the scorer expects, in any order.
         made_by: see provenance.check_maker, which is asked first.
         overwrite: replace what is there, whatever made it.
 
     Raises:
         UserError when the scorer would refuse the table; what is there then stays as it is.
-        ValueError when the shapes do not fit.
+        ValueError when the columns do not hold floats.
     """
-    shape = (len(image_ids), len(classes))
-    if probability.shape != shape or probability.dtype.kind != "f":
-        raise ValueError(f"float {shape} expected, not {probability.dtype} {probability.shape}")
-    name = class_file(images)
+    id_column, *columns = table.columns
+    image_ids, probability = table[id_column].tolist(), table[columns].to_numpy()
+    if probability.dtype.kind != "f":
+        raise ValueError(f"columns of floats expected, not {probability.dtype}")
     if not overwrite:
         provenance.check_maker(submissions, name, made_by)
-    lines = [["image", *classes]]
-    for image_id, row in zip(image_ids, probability, strict=True):
+    for image_id in image_ids:
         check_id(image_id)
-        # str: the shortest text that reads as the same number, and never as an integer
-        lines.append([image_id, *map(str, row)])
+    # str: the shortest text that reads as the same number, and never as an integer
+    cells = table.assign(**{name: list(map(str, table[name].to_numpy())) for name in columns})
     file = submissions / name
     file.parent.mkdir(parents=True, exist_ok=True)
     with partial_file(file) as partial:
-        partial.write_text("".join(",".join(line) + "\n" for line in lines), newline="\n")
-        check_classes_file(partial, classes, expected_ids, shown=file)
+        cells.to_csv(partial, index=False, lineterminator="\n")
+        check_classes_file(partial, table.columns, expected_ids, shown=file)
         provenance.write_record(submissions, name, made_by, complete=False)
     largest = probability == probability.max(axis=1, keepdims=True)
-    ties = [image_ids[i] for i in np.flatnonzero(largest.sum(axis=1) > 1)]
+    several = (largest.sum(axis=1) > 1) & (len(columns) > 1)
+    ties = [image_ids[i] for i in np.flatnonzero(several)]
     if ties:
         log.warning("%s: no class is ahead, which counts as wrong, in %s", file, counted(ties))
     summary = {"images": len(image_ids), "ties": len(ties)}

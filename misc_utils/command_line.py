@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import tyro
 
@@ -31,6 +31,10 @@ REQUIREMENTS = {  # backend -> what installs it
 }
 
 # Types of settings that several scripts share, as their help shows them
+Dataset = Annotated[str, tyro.conf.arg(metavar="NAME")]
+Row = TypeVar("Row")
+# Settings within settings, whose flags do not begin with the name of the field
+Unprefixed = Annotated[Row, tyro.conf.arg(name="", prefix_name=False)]
 Folds = Annotated[tuple[int, ...] | Literal["all"], tyro.conf.arg(metavar="all|0 1 2")]
 Limit = Annotated[int | None, tyro.conf.arg(metavar="N")]
 Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT")]

@@ -1,7 +1,7 @@
 """Tables of losses and of class weights.
 
 In: the name of a row (readable without loading Keras). Out: a loss for `compile(loss=...)`, or
-weights for `fit(class_weight=...)`. Truth is float32: masks {0,1} (B,S,S,1), one-hot labels (B,C);
+weights for `fit(class_weight=...)`. Truth is float32: masks {0,1} (B,S,S,C), one-hot labels (B,C);
 predictions are probabilities 0..1 of the same shape.
 """
 
@@ -55,6 +55,25 @@ def _binary_crossentropy_dice() -> Any:
     return binary_crossentropy_dice
 
 
+def _binary_crossentropy_jaccard() -> Any:
+    from keras import ops
+
+    crossentropy = _binary_crossentropy()
+
+    def binary_crossentropy_jaccard(truth: Any, probability: Any) -> Any:
+        """Cross-entropy of each image, and one less the soft Jaccard of the batch, (B,).
+
+        The Jaccard index is that of all pixels of a channel in the batch together, then the mean
+        over channels: most images show none of an attribute, and say nothing by themselves.
+        """
+        per_image = ops.mean(crossentropy(truth, probability), axis=(1, 2))
+        both = ops.sum(truth * probability, axis=(0, 1, 2))
+        either = ops.sum(truth + probability, axis=(0, 1, 2)) - both
+        return per_image + 1.0 - ops.mean((both + 1.0) / (either + 1.0))
+
+    return binary_crossentropy_jaccard
+
+
 def _binary_focal() -> Any:
     import keras
 
@@ -80,6 +99,7 @@ SEGMENTATION_LOSSES: dict[str, Callable[[], Any]] = {
     "binary_crossentropy": _binary_crossentropy,
     "dice": _dice,
     "binary_crossentropy_dice": _binary_crossentropy_dice,
+    "binary_crossentropy_jaccard": _binary_crossentropy_jaccard,
     "binary_focal": _binary_focal,  # Lin et al. 2017, arXiv 1708.02002
 }
 

@@ -1,7 +1,7 @@
 """Keras metrics of each epoch, by the organisers' rules but at the size of the network's input.
 
 In: truth and probability of a batch. Out: metrics for `compile(metrics=...)`, each one number per
-epoch, 0..1. Segmentation takes {0,1} and 0..1 (B,S,S,1), classification one-hot and 0..1 (B,C).
+epoch, 0..1. Segmentation takes {0,1} and 0..1 (B,S,S,C), classification one-hot and 0..1 (B,C).
 """
 
 from typing import Any
@@ -87,8 +87,42 @@ class BalancedAccuracy(keras.metrics.Metric):
         return ops.sum(recall) / ops.maximum(present, 1.0)
 
 
-def segmentation_metrics() -> list[keras.metrics.Metric]:
-    """New metrics jaccard, threshold_jaccard, sensitivity, specificity: means over images."""
+class SetJaccard(keras.metrics.Metric):
+    """Jaccard index of each channel over all pixels of the epoch, then their mean.
+
+    A channel that is empty in truth and prediction counts as 1.
+    """
+
+    def __init__(self, channels: int, name: str = "jaccard") -> None:
+        super().__init__(name=name, dtype="float32")
+        self.both = self.add_weight(shape=(channels,), initializer="zeros", name="both")
+        self.either = self.add_weight(shape=(channels,), initializer="zeros", name="either")
+
+    def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor = None) -> None:
+        """Count a batch: masks {0,1} and probabilities, (B,S,S,C); all images weigh the same."""
+        # in shares of a picture: a million pictures of pixels would exceed what float32 counts
+        pixels = float(y_true.shape[1] * y_true.shape[2])
+        true = ops.cast(y_true, "float32") > 0.5
+        predicted = ops.cast(y_pred, "float32") > PIXEL_THRESHOLD
+        both = ops.cast(ops.logical_and(true, predicted), "float32")
+        either = ops.cast(ops.logical_or(true, predicted), "float32")
+        self.both.assign_add(ops.sum(both, axis=(0, 1, 2)) / pixels)
+        self.either.assign_add(ops.sum(either, axis=(0, 1, 2)) / pixels)
+
+    def result(self) -> Tensor:
+        """Mean over the channels; 1 before the first image."""
+        both, either = ops.convert_to_tensor(self.both), ops.convert_to_tensor(self.either)
+        ratio = ops.where(either > 0, both / ops.maximum(either, 1e-12), ops.ones_like(either))
+        return ops.mean(ratio)
+
+
+def segmentation_metrics(channels: int = 1) -> list[keras.metrics.Metric]:
+    """New metrics: jaccard, threshold_jaccard, sensitivity, specificity, means over images.
+
+    Of several channels jaccard alone, see SetJaccard: an image without an attribute has no score.
+    """
+    if channels > 1:
+        return [SetJaccard(channels)]
     functions = {
         "jaccard": jaccard_per_image,
         "threshold_jaccard": threshold_jaccard_per_image,

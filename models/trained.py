@@ -9,7 +9,6 @@ from pathlib import Path
 
 import keras
 
-from datasets.challenge import CLASSES
 from models.classifier import build_classifier
 from models.precision import use_precision
 from models.unet import build_segmenter
@@ -21,8 +20,8 @@ def logits_of(model: keras.Model) -> keras.Model:
     return keras.Model(model.input, model.get_layer("logits").output)
 
 
-def load_segmenter(settings: Mapping, file: Path) -> keras.Model:
-    """The U-Net of a Task 1 run; UserError when `file` is of another architecture or damaged."""
+def load_segmenter(settings: Mapping, file: Path, channels: int = 1) -> keras.Model:
+    """The U-Net of a run; UserError when `file` is of another architecture or damaged."""
     use_precision(settings.get("precision", "float32"))
     model = build_segmenter(
         settings["backbone"],
@@ -30,19 +29,26 @@ def load_segmenter(settings: Mapping, file: Path) -> keras.Model:
         weights="none",
         up=settings["up"],
         batch_norm=settings["batch_norm"],
+        channels=channels,
     )
     load_weights(model, file)
     return model
 
 
-def load_classifier(settings: Mapping, file: Path, num_classes: int = len(CLASSES)) -> keras.Model:
-    """The classifier of a Task 3 run; UserError when `file` is of another net or damaged."""
+def load_classifier(
+    settings: Mapping, file: Path, num_classes: int = 7, num_metadata: int = 0
+) -> keras.Model:
+    """The classifier of a run; UserError when `file` is of another net or damaged.
+
+    `num_metadata` is the number of values beside the image, 0 where it takes the image alone.
+    """
     use_precision(settings.get("precision", "float32"))
     model = build_classifier(
         settings["backbone"],
         image_size=settings["image_size"],
         weights="none",
         num_classes=num_classes,
+        num_metadata=num_metadata,
         dropout=settings["dropout"],
         regularizer=settings["regularizer"],
     )

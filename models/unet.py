@@ -1,7 +1,8 @@
 """The segmenter: an encoder of models/backbones.py and a U-Net decoder (arXiv 1505.04597).
 
-In: uint8 RGB 0..255 (B,S,S,3), S a multiple of 32. Out: float32 probability of lesion 0..1
-(B,S,S,1), layer `probability`; the layer `logits` before it has the same shape.
+In: uint8 RGB 0..255 (B,S,S,3), S a multiple of 32. Out: float32 probability of each channel (the
+lesion, or attributes) 0..1 (B,S,S,C), layer `probability`; the layer `logits` before it has the
+same shape.
 """
 
 from collections.abc import Callable
@@ -56,11 +57,13 @@ def build_segmenter(
     pretrained_dir: Path | None = None,
     up: str = "deconv",
     batch_norm: bool = True,
+    channels: int = 1,
 ) -> keras.Model:
     """Build the U-Net of a row of BACKBONES, not compiled.
 
     Level i of the decoder has image_size / 2**i pixels and min(32 * 2**i, 512) filters.
     `up` is a row of UPS, `batch_norm` concerns the decoder alone, the rest as in `build_encoder`.
+    Channels do not exclude one another: each has a sigmoid of its own.
     UserError: unknown row, impossible size, no weights.
     """
     enlarge = choose(UPS, up, "way up")
@@ -77,7 +80,7 @@ def build_segmenter(
             x = layers.Concatenate(name=f"{name}_concatenate")([x, skip])
         for i in range(1, 3 if level in skips else 2):
             x = _convolve(x, filters, batch_norm, f"{name}_conv{i}")
-    logits = layers.Conv2D(1, 1, dtype="float32", name="logits")(x)
+    logits = layers.Conv2D(channels, 1, dtype="float32", name="logits")(x)
     probability = layers.Activation("sigmoid", dtype="float32", name="probability")(logits)
     return keras.Model(encoder.input, probability, name=f"{backbone}_segmenter")
 

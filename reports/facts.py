@@ -9,7 +9,7 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from datasets.challenge import CLASSES
+from datasets.tasks import script
 from evaluation import tuned
 from inference.ensemble import Ensemble, missing_folds
 from inference.postprocess import PostProcessing
@@ -158,7 +158,7 @@ def tuning_text(
     for label, weight in zip(ensemble.labels, values.pop("member_weights"), strict=True):
         lines.append(f"  weight of {label}: {weight:.3f}")
     if factors := values.pop("decision_weights", None):
-        pairs = zip(CLASSES, factors, strict=True)
+        pairs = zip(ensemble.classes, factors, strict=True)
         values["decision weights"] = ", ".join(f"{name} {factor:.2f}" for name, factor in pairs)
     for name, value in values.items():
         lines.append(f"  {name}: " + (f"{value:.3f}" if isinstance(value, float) else str(value)))
@@ -172,7 +172,7 @@ def tuning_text(
     columns = [name.replace("_", " ") for name in measures]
     lines.append(rows.set_axis(columns, axis=1).to_string(na_rep=""))
     lines += [dropped] if dropped else []
-    predict = run_folder.script(ensemble.task, "predict")
+    predict = script(ensemble.task, "predict")
     return "\n".join(
         [*lines, f"{predict} uses these values from now on: {tuned.tuned_file(scope)}"]
     )

@@ -24,7 +24,7 @@ def write(
     used: Mapping,
     scores: pd.DataFrame,
     images: pd.DataFrame,
-    masks_of: Callable[[str], tuple[np.ndarray, np.ndarray, np.ndarray]],
+    shown: Callable[[str], tuple[np.ndarray, Mapping, Mapping]],
 ) -> Path:
     """Write the report of an evaluation; the file.
 
@@ -33,12 +33,14 @@ def write(
         used: settings as they were in force.
         scores: from bootstrap.mask_table.
         images: from mask_scoring.score_masks, with a column `fold`.
-        masks_of: image id -> image (H, W, 3), truth and predicted mask (H, W).
+        shown: image id -> image (H, W, 3), {"lesion": mask (H, W)} of truth and prediction.
     """
 
     def picture(image_id: str) -> Picture:
         caption = f"Jaccard {images.jaccard[image_id]:.3f}"
-        return parts.picture(image_id, caption, figures.outline(*masks_of(image_id)))
+        image, truth, mask = shown(image_id)
+        outlined = figures.outline(image, truth["lesion"], mask["lesion"])
+        return parts.picture(image_id, caption, outlined)
 
     ranked = images["jaccard"].sort_values(kind="stable").index.tolist()
     middle = max((len(ranked) - GALLERY) // 2, 0)

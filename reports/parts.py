@@ -26,7 +26,16 @@ from reports.pages import (
 )
 
 INTERVAL = "In brackets: the 95 % interval."
-TILES = ("threshold_jaccard", "jaccard", "dice", "balanced_accuracy", "accuracy", "macro_auc")
+TILES = (
+    "threshold_jaccard",
+    "micro_jaccard",
+    "jaccard",
+    "dice",
+    "auc",
+    "balanced_accuracy",
+    "accuracy",
+    "macro_auc",
+)
 MOST_TILES = 3  # of these, the first that there are
 MOST_ROWS = 300  # of the table of images
 MOST_FACTS = 6  # a list of more is folded

@@ -28,42 +28,44 @@ class Settings:
     tta: bool = False  # test-time augmentation: mean over 8 flips and quarter turns
     tuned: bool = False  # use what cls_tune chose; not on the folds that it chose on
     batch_size: int = 16  # images per step
+    dataset: command_line.Dataset = "isic2018"  # that the runs were trained on
 
 
 def main(settings: Settings) -> dict[str, float]:
     import numpy as np
     import pandas as pd
 
-    from datasets import ISIC2018
     from datasets.folds import limit_labels
+    from datasets.pictures import read_original
     from evaluation import calibration, class_evaluation, scores, tuned
     from inference import kept_logits
     from inference.ensemble import images_to_score
-    from inference.inputs import classifier_inputs
+    from inference.inputs import classifier_inputs, open_dataset_of
     from inference.scope import find_scope
     from reports import class_report, facts
 
     # 1 runs and images
     scope = find_scope(paths.model_data_dir(), 3, settings, settings.k_fold, settings.eval_set)
-    ensemble, data_dir, classes = scope.ensemble, paths.data_dir(), ISIC2018.CLASSES
+    ensemble, classes = scope.ensemble, scope.ensemble.classes
+    dataset = open_dataset_of(ensemble, paths.data_dir())
     chosen = tuned.load_for_eval(scope, settings.tuned)
-    originals = ISIC2018.list_originals(data_dir, 3, scope.images_set)
-    labels = ISIC2018.load_labels(data_dir, scope.images_set, list(originals))
+    originals = dataset.list_images(3, scope.images_set)
+    labels = dataset.load_labels(scope.images_set, list(originals))
     to_score = images_to_score(
         ensemble,
         settings.eval_set,
         labels,
         lambda image_ids: limit_labels({i: labels[i] for i in image_ids}, settings.limit),
-        ISIC2018.find_trained(data_dir, 3, scope.images_set, trained_task=3),
+        dataset.find_trained(3, scope.images_set, trained_task=3),
     )
     image_ids = to_score.image_ids
     inputs, _ = classifier_inputs(
-        data_dir, paths.submissions_dir(), ensemble, scope.images_set, needed=image_ids
+        dataset, paths.submissions_dir(), ensemble, scope.images_set, needed=image_ids
     )
 
     # 2 logits: read where they are kept, else predicted and kept
     logits = kept_logits.gather_logits(scope, to_score, inputs, settings.batch_size)
-    log_probability = logits.stack(image_ids)  # (members, images, 7)
+    log_probability = logits.stack(image_ids)  # (members, images, classes)
 
     # 3 score
     truth = np.array([labels[image_id] for image_id in image_ids])
@@ -83,7 +85,7 @@ def main(settings: Settings) -> dict[str, float]:
     used = asdict(settings) | {"chosen": chosen and chosen.to_json()}
     scores.write_scores(scope, used, scored.as_json(), table)
     file = class_report.write(
-        scope, used, table, scored, lambda image_id: ISIC2018.read_original(originals[image_id])
+        scope, used, table, scored, lambda image_id: read_original(originals[image_id])
     )
     what = facts.described(scope, to_score.of_fold)
     print(f"{ensemble.name} on {len(table)} images ({what}); report: {file}")

@@ -27,6 +27,7 @@ class Settings:
     tuned: bool = True  # use the temperature and weights that cls_tune chose
     browse: bool = True  # also write HTML pages: image, crop, probabilities
     batch_size: int = 16  # images per step
+    dataset: command_line.Dataset = "isic2018"  # that the runs were trained on
     overwrite: bool = False  # replace what other runs or settings made
 
 
@@ -34,32 +35,38 @@ def main(settings: Settings) -> None:
     import numpy as np
     from tqdm import tqdm
 
-    from datasets import ISIC2018
+    from datasets.tasks import set_name
     from evaluation import calibration, tuned
     from inference import class_table, ensemble, kept_logits, submission
-    from inference.inputs import classifier_inputs
+    from inference.inputs import classifier_inputs, open_dataset_of
     from inference.scope import Scope
     from misc_utils import provenance
 
     # 1 runs and images, and which run predicts which
     runs = ensemble.find_ensemble(
-        paths.model_data_dir(), 3, settings.backbone, settings.version, settings.ensemble
+        paths.model_data_dir(),
+        3,
+        settings.backbone,
+        settings.version,
+        settings.ensemble,
+        dataset=settings.dataset,
     )
     scope = Scope(runs, "fold", settings.tta)
     found = tuned.load_tuned(scope, settings.tuned)
     chosen = found.chosen if found else None
-    data_dir, submissions, images = paths.data_dir(), paths.submissions_dir(), settings.pred_set
-    labels = ISIC2018.known_labels(data_dir, images)
-    originals = ISIC2018.list_originals(data_dir, 3, images)
-    image_ids = ISIC2018.limited(data_dir, 3, images, list(originals), settings.limit)
+    dataset = open_dataset_of(runs, paths.data_dir())
+    submissions, images, classes = paths.submissions_dir(), settings.pred_set, runs.classes
+    labels = dataset.known_labels(images)
+    originals = dataset.list_images(3, images)
+    image_ids = dataset.limited(3, images, list(originals), settings.limit)
     inputs, crops = classifier_inputs(
-        data_dir, submissions, runs, images, needed=image_ids, limit=settings.limit
+        dataset, submissions, runs, images, needed=image_ids, limit=settings.limit
     )
     own_set = images == "training"
     lesions = runs.lesions if own_set else {}
     if own_set and len(originals) > len(lesions):  # trained with a limit
-        lesions = ISIC2018.load_lesions(data_dir, list(originals)) | lesions
-    copies = ISIC2018.find_trained(data_dir, 3, images, trained_task=3)
+        lesions = dataset.load_lesions(list(originals)) | lesions
+    copies = dataset.find_trained(3, images, trained_task=3)
     assignment = ensemble.assign_runs(runs, image_ids, own_set, lesions, copies)
     print(ensemble.described(runs, assignment))
     if found:
@@ -69,7 +76,7 @@ def main(settings: Settings) -> None:
     used = asdict(settings) | {"tuned": chosen and chosen.to_json()}
     made_by = ensemble.provenance(used, runs, assignment)
     name, data = (
-        submission.class_file(images),
+        submission.class_file(images, dataset.name),
         " ".join(sorted(seen.fingerprint for seen in inputs.values())),
     )
     with provenance.claimed(submissions, name):
@@ -80,7 +87,9 @@ def main(settings: Settings) -> None:
         weights, size = tuned.member_weights(runs, chosen), settings.batch_size
         batches = kept_logits.stream_logits(scope, assignment, weights, inputs, size, done)
         bar = {"initial": len(done), "unit": "image"}
-        with tqdm(desc=f"task3_{images}", total=assignment.count, **bar) as progress:
+        with tqdm(
+            desc=set_name(3, images, dataset.name), total=assignment.count, **bar
+        ) as progress:
             for batch_ids, logits in batches:
                 for image_id, row in zip(batch_ids, logits, strict=True):
                     journal.add(image_id, {"logits": row.tolist()})
@@ -90,40 +99,38 @@ def main(settings: Settings) -> None:
         probability = calibration.blend(mean[None], chosen and replace(chosen, weights=(1.0,)))
 
         # 3 write
-        expected = expected_images(settings, predicted, list(labels))
+        expected = expected_images(settings, dataset, predicted, list(labels))
         submitted, rows = class_table.add_missing_image(predicted, probability, expected)
         if len(submitted) > len(predicted):
             print(f"{submitted[-1]} has no image and weight 0 in the score: it gets the mean row")
         file = submission.write_classes(
             submissions,
-            images,
-            submitted,
-            rows,
-            ISIC2018.CLASSES,
+            name,
+            dataset.submission(submitted, rows),
             expected_ids=expected,
             made_by=made_by,
             overwrite=settings.overwrite,
         )
         journal.close()
-        as_json = file.with_name(f"task3_{images}_classes.json")
-        class_table.write_json(as_json, predicted, probability, ISIC2018.CLASSES)
+        as_json = file.with_name(f"{set_name(3, images, dataset.name)}_classes.json")
+        class_table.write_json(as_json, predicted, probability, classes)
         print(f"{len(predicted)} images classified: {file}, {as_json.name}")
-        truth = {image_id: ISIC2018.CLASSES[label] for image_id, label in labels.items()}
-        write_pages(settings, runs.name, originals, crops, predicted, probability, truth)
+        truth = {image_id: classes[label] for image_id, label in labels.items()}
+        write_pages(settings, runs, originals, crops, predicted, probability, truth)
 
 
-def write_pages(
-    settings: Settings, name: str, originals, crops, image_ids, probability, truth
-) -> None:
+def write_pages(settings: Settings, runs, originals, crops, image_ids, probability, truth) -> None:
     """Replace the pages of an earlier table: image, crop and probabilities (N, C) of each image."""
     import shutil
 
     from tqdm import tqdm
 
-    from datasets import ISIC2018
+    from datasets.pictures import read_original
+    from datasets.tasks import set_name
     from reports import browse
 
-    folder = paths.submissions_dir() / f"task3_{settings.pred_set}_browse"
+    folder = set_name(3, settings.pred_set, settings.dataset) + "_browse"
+    folder = paths.submissions_dir() / folder
     shutil.rmtree(folder, ignore_errors=True)
     if not settings.browse:
         return
@@ -131,22 +138,24 @@ def write_pages(
 
     def read(image_id: str):
         progress.update()
-        crop = ISIC2018.read_original(crops[image_id]) if image_id in crops else None
-        return ISIC2018.read_original(originals[image_id]), crop
+        crop = read_original(crops[image_id]) if image_id in crops else None
+        return read_original(originals[image_id]), crop
 
-    title = f"Task 3, {settings.pred_set} set: {name}"
+    title = f"Task 3, {settings.pred_set} set: {runs.name}"
     with progress:
-        index = browse.write_pages(
-            folder, title, image_ids, probability, ISIC2018.CLASSES, truth, read
-        )
+        index = browse.write_pages(folder, title, image_ids, probability, runs.classes, truth, read)
     print(f"to look at: {index}")
 
 
-def expected_images(settings: Settings, predicted: list[str], labelled: list[str]) -> list[str]:
+def expected_images(
+    settings: Settings, dataset, predicted: list[str], labelled: list[str]
+) -> list[str]:
     """Ids the submission must have: those of the truth where it is known, else the predicted."""
     from datasets.challenge import UNRELEASED
 
     if settings.limit is not None or settings.pred_set == "training":
+        return predicted
+    if UNRELEASED not in dataset.unreleased:
         return predicted
     if not labelled and settings.pred_set == "test" and len(predicted) == 1511:  # all there are
         return [*predicted, UNRELEASED]

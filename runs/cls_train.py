@@ -1,6 +1,7 @@
-"""Train a classifier on folds of ISIC 2018 Task 3 (seven diagnoses).
+"""Train a classifier on folds: the seven diagnoses of ISIC 2018 Task 3, or any classes.
 
 python3 runs/cls_train.py --backbone densenet121 --lesion-view whole --folds 0
+python3 runs/cls_train.py --dataset folder --images photos --table table.csv --lesion-view whole
 """
 
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from typing import Literal
 import paths  # isort: skip  (the repository on sys.path)
 
 from datasets.augmentation import AUGMENTATIONS
+from datasets.own_settings import NOT_TOLD, OwnFolder
+from datasets.preprocessing import PREPROCESSING
 from misc_utils import command_line
 from models.backbones import BACKBONES
 from models.losses import CLASS_WEIGHTS, CLASSIFICATION_LOSSES
@@ -18,6 +21,8 @@ from models.losses import CLASS_WEIGHTS, CLASSIFICATION_LOSSES
 class Settings:
     """Edit these, or give them as flags."""
 
+    dataset: command_line.Dataset = "isic2018"  # see docs/data.md; folder: your own images
+    own: command_line.Unprefixed[OwnFolder] = NOT_TOLD
     backbone: Literal[*BACKBONES] = "densenet201"  # pretrained encoder
     version: str = "0"  # of the run; letters, digits and -
     num_folds: int = 5  # parts of the split; 1 = one 80/20 hold-out
@@ -29,11 +34,14 @@ class Settings:
     background black; feather: box with a soft edge; run seg_predict.py before box and crop, with
     --edge feather before feather"""
     box_margin: float = 0.1  # box: added around it, as a share of its longer side
+    preprocess: tuple[Literal[*PREPROCESSING], ...] = ()  # steps on each picture, in this order
+    metadata: bool = False  # age, sex and body site as a second input
     image_size: int = 224  # side of the square pictures in pixels, a multiple of 32
     weights: Literal["imagenet", "none"] = "imagenet"  # where the backbone starts
     dropout: float = 0.0  # before the dense layer
     regularizer: Literal["l2", "l1", "none"] = "l2"  # of the dense layer
-    loss: Literal[*CLASSIFICATION_LOSSES] = "categorical_focal"  # what training minimises
+    loss: Literal["auto", *CLASSIFICATION_LOSSES] = "auto"
+    """what training minimises; auto: categorical_focal"""
     class_weight: Literal[*CLASS_WEIGHTS] = "balanced"  # weight of each class in the loss
     augmentation: Literal[*AUGMENTATIONS] = "affine"  # random flips, rotation, shifts ...
     batch_size: int = 16  # images per step
@@ -43,8 +51,8 @@ class Settings:
     plateau_factor: float = 0.25  # plateau: factor when val_loss stops falling
     plateau_patience: int = 2  # plateau: epochs without progress before it falls
     min_learning_rate: float = 1e-7  # plateau: the floor
-    monitor: Literal["val_loss", "val_balanced_accuracy", "val_accuracy"] = "val_loss"
-    """the weights of the epoch that is best by this are kept"""
+    monitor: Literal["auto", "val_loss", "val_balanced_accuracy", "val_accuracy"] = "auto"
+    """the weights of the epoch that is best by this are kept; auto: val_loss"""
     seed: int = 42  # governs split, start weights, order and augmentation
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU
     workers: int = 4  # threads that read and augment batches
@@ -52,19 +60,22 @@ class Settings:
 
 
 def main(settings: Settings) -> None:
+    from datasets.catalogue import open_dataset
     from training.loop import plan_folds
 
     # 1 which folds; settings that differ from those of earlier runs are refused
-    train(plan_folds(paths.model_data_dir(), 3, settings))
+    dataset = open_dataset(paths.data_dir(), settings.dataset, settings.own)
+    train(plan_folds(paths.model_data_dir(), 3, settings), dataset)
 
 
-def train(plan) -> None:
-    """Train the folds of a training.loop.Plan."""
+def train(plan, dataset) -> None:
+    """Train the folds of a training.loop.Plan on a datasets.dataset.Dataset."""
     from contextlib import closing
 
     import numpy as np
 
-    from datasets import ISIC2018, lesion_crops
+    from datasets import lesion_crops, metadata
+    from datasets.dataset import check_steps
     from datasets.folds import limit_labels, split_lesions
     from inference import kept_logits
     from models.classifier import build_classifier
@@ -78,30 +89,38 @@ def train(plan) -> None:
     settings: Settings = plan.settings
     check_weights(settings.backbone, settings.image_size, settings.weights, paths.pretrained_dir())
 
+    check_steps(settings.preprocess, moved=settings.lesion_view == "whole")
+
     # 2 data
-    data_dir, num_classes = paths.data_dir(), len(ISIC2018.CLASSES)
-    image_ids = list(ISIC2018.list_originals(data_dir, 3, "training"))
-    labels = ISIC2018.load_labels(data_dir, "training", image_ids)
-    lesions = ISIC2018.load_lesions(data_dir, image_ids, 3, settings.near_copies)
+    image_ids = list(dataset.list_images(3, "training"))
+    labels = dataset.load_labels("training", image_ids)
+    classes, num_classes = dataset.classes, len(dataset.classes)
+    lesions = dataset.load_lesions(image_ids, 3, settings.near_copies)
     limited = limit_labels(labels, settings.limit)
-    folds = split_lesions(limited, lesions, settings.num_folds, settings.seed)
+    folds = split_lesions(limited, lesions, settings.num_folds, settings.seed, classes)
     plan.check_folds(folds)  # before the first image is decoded
-    flags = run_folder.segmenter_flags(plan.model_data, settings.limit)
+    sites = None
+    if settings.metadata:
+        sites = metadata.list_sites(dataset.read_metadata("training")[0])
+    flags = run_folder.segmenter_flags(plan.model_data, settings.limit, dataset.name)
     crops = lesion_crops.load_view_crops(
-        paths.submissions_dir(), "training", settings.lesion_view, flags
+        paths.submissions_dir(), "training", settings.lesion_view, flags, dataset.name
     )
-    images = ISIC2018.load_view(
-        data_dir,
+    images = dataset.load_view(
         "training",
         settings.image_size,
         settings.lesion_view,
         crops,
         settings.box_margin,
-        needed=list(limited),
+        list(limited),
+        settings.preprocess,
     )
+    inputs = dataset.load_inputs(images, "training", sites)
     label = np.array([labels[image_id] for image_id in images.image_ids])
     targets = np.eye(num_classes, dtype=np.float32)[label]
-    data = TrainingData(images, targets, folds, {"crops_maker": crops.maker if crops else None})
+    facts = {"classes": list(classes), "crops_maker": crops.maker if crops else None}
+    facts |= {"sites": list(sites)} if sites is not None else {}
+    data = TrainingData(inputs, targets, folds, facts)
 
     # 3 net, loss and metrics
     def build(optimizer):
@@ -111,6 +130,7 @@ def train(plan) -> None:
             weights=settings.weights,
             pretrained_dir=paths.pretrained_dir(),
             num_classes=num_classes,
+            num_metadata=0 if sites is None else metadata.width(sites),
             dropout=settings.dropout,
             regularizer=settings.regularizer,
         )
@@ -125,7 +145,7 @@ def train(plan) -> None:
     with closing(train_folds(plan, data, build, weights_of)) as trained_folds:
         for fold in trained_folds:
             charts.write_history(fold.run.file("history.png"), fold.run.name, fold.progress.columns)
-            kept_logits.keep_held_out(fold, images, settings.batch_size)
+            kept_logits.keep_held_out(fold, inputs, settings.batch_size)
             fold.finish()
             best = fold.progress.scores
             print(

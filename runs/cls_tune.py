@@ -25,12 +25,12 @@ class Settings:
     decision_weights: bool = False
     """also choose a factor per class, for the highest balanced accuracy; the table then holds
     scores that are no longer calibrated"""
+    dataset: command_line.Dataset = "isic2018"  # that the runs were trained on
 
 
 def main(settings: Settings) -> dict[str, float]:
     import numpy as np
 
-    from datasets.challenge import CLASSES
     from evaluation import bootstrap, calibration, class_evaluation, tuned
     from evaluation.calibration import ClassChoice
     from inference import kept_logits
@@ -48,7 +48,7 @@ def main(settings: Settings) -> dict[str, float]:
     truth, part = folds["label"].to_numpy(), calibration.parts_of(folds["fold"], folds["lesion"])
     if len(np.unique(part)) < 2:
         raise UserError("tuning needs two held-out lesions at least.")
-    log_probability = logits.stack(to_score.image_ids)  # (members, images, 7)
+    log_probability = logits.stack(to_score.image_ids)  # (members, images, classes)
 
     # 2 fit, on all folds and once more without each
     def fit(rows: np.ndarray) -> ClassChoice:
@@ -72,7 +72,7 @@ def main(settings: Settings) -> dict[str, float]:
     # 3 what it is worth
     weights = bootstrap.resample(folds["lesion"].tolist())
     worth = {
-        name: class_evaluation.overall_table(truth, probability, weights, CLASSES)
+        name: class_evaluation.overall_table(truth, probability, weights, ensemble.classes)
         for name, probability in probabilities.items()
     }
     before, after = list(probabilities.values())[:2]

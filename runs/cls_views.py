@@ -37,14 +37,18 @@ class Settings:
 
 def main(settings: Settings) -> dict[str, float]:
     from datasets import lesion_crops
+    from datasets.catalogue import open_dataset
     from training import run_folder
     from training.loop import plan_folds
+
+    dataset = open_dataset(paths.data_dir(), settings.train.dataset, settings.train.own)
 
     # 1 what there is: crops for every view, and no earlier training with other settings
     plans = {}
     for view in settings.views:
-        flags = run_folder.segmenter_flags(paths.model_data_dir(), settings.train.limit)
-        lesion_crops.load_view_crops(paths.submissions_dir(), "training", view, flags)
+        limit, name = settings.train.limit, dataset.name
+        flags = run_folder.segmenter_flags(paths.model_data_dir(), limit, name)
+        lesion_crops.load_view_crops(paths.submissions_dir(), "training", view, flags, name)
         version = f"{settings.train.version}-{view}"
         view_settings = replace(settings.train, version=version, lesion_view=view)
         plans[view] = plan_folds(paths.model_data_dir(), 3, view_settings)
@@ -52,23 +56,28 @@ def main(settings: Settings) -> dict[str, float]:
     # 2 train and score each view
     backbone = settings.train.backbone
     for plan in plans.values():
-        cls_train.train(plan)
+        cls_train.train(plan, dataset)
         check_finished(plan)
         version = plan.settings.version
-        cls_eval.main(cls_eval.Settings(backbone, "all", version, tta=settings.tta))
+        which = {"tta": settings.tta, "dataset": dataset.name}
+        cls_eval.main(cls_eval.Settings(backbone, "all", version, **which))
 
     # 3 compare
     which = tuple(f"{backbone}:{plan.settings.version}" for plan in plans.values())
-    return compare.main(compare.Settings(which, task=3, tta=settings.tta))
+    return compare.main(compare.Settings(which, 3, tta=settings.tta, dataset=dataset.name))
 
 
 def check_finished(plan) -> None:
     """Raise UserError while another process trains a fold of the plan: half a net is no match."""
     from training import run_folder
 
-    runs = {run.name: run for run in run_folder.list_runs(plan.model_data, plan.task)}
+    settings = plan.settings
+    found = run_folder.list_runs(plan.model_data, plan.task, settings.dataset)
+    runs = {run.name: run for run in found}
     for k_fold in plan.k_folds:
-        name = run_folder.run_name(plan.task, plan.settings.backbone, k_fold, plan.settings.version)
+        name = run_folder.run_name(
+            plan.task, settings.backbone, k_fold, settings.version, settings.dataset
+        )
         if name not in runs or not runs[name].finished:
             raise UserError(
                 f"{name} is being trained by another process. Repeat the command, without "

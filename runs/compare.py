@@ -19,9 +19,10 @@ class Settings:
 
     which: tyro.conf.Positional[command_line.Runs] = ("vgg16:0", "densenet121:0")
     """each backbone:version, or several joined by +; differences are to the first"""
-    task: Literal[1, 3] = 1  # of the runs
+    task: Literal[1, 2, 3] = 1  # of the runs
     k_fold: command_line.KFold = "all"  # folds held out
     tta: bool = False  # scores of the mean over 8 flips and quarter turns
+    dataset: command_line.Dataset = "isic2018"  # that the runs were trained on
 
 
 def main(settings: Settings) -> dict[str, float]:
@@ -34,7 +35,7 @@ def main(settings: Settings) -> dict[str, float]:
     model_data, scopes = paths.model_data_dir(), []
     for text in settings.which:
         first, *more = text.split("+")
-        name = *parse_label(first), more, settings.k_fold
+        name = *parse_label(first), more, settings.k_fold, settings.dataset
         scopes.append(Scope(find_ensemble(model_data, settings.task, *name), "fold", settings.tta))
     members = tuple(member for scope in scopes for member in scope.ensemble.members)
     check_alike(Ensemble(members, model_data))
@@ -44,8 +45,8 @@ def main(settings: Settings) -> dict[str, float]:
     comparison.check_same_images(tables)
 
     # 2 scores, and differences image by image
-    compare = comparison.compare_masks if settings.task == 1 else comparison.compare_classes
-    overall, differences = compare(tables)
+    compare = {1: comparison.compare_masks, 2: comparison.compare_attributes}
+    overall, differences = compare.get(settings.task, comparison.compare_classes)(tables)
 
     # 3 report
     count = len(next(iter(tables.values())))

@@ -12,6 +12,7 @@ from typing import Literal
 
 import paths  # isort: skip  (the repository on sys.path)
 
+from datasets.own_settings import NOT_TOLD, OwnFolder
 from misc_utils import command_line
 
 
@@ -19,6 +20,8 @@ from misc_utils import command_line
 class Settings:
     """Edit these, or give them as flags."""
 
+    dataset: command_line.Dataset = "isic2018"  # see docs/data.md
+    own: command_line.Unprefixed[OwnFolder] = NOT_TOLD
     task: Literal[1, 3] = 3  # that the training images belong to
     least_similarity: float = 0.75  # from which a pair is listed: correlation of details, 0..1
     image_size: int = 224  # of the cached pictures that are compared, in pixels
@@ -27,20 +30,21 @@ class Settings:
 def main(settings: Settings) -> int:
     import pandas as pd
 
-    from datasets import ISIC2018, near_copies
+    from datasets import near_copies
+    from datasets.catalogue import open_dataset
     from reports import figures
 
     # 1 compare
-    data_dir, task = paths.data_dir(), settings.task
-    images = ISIC2018.load_images(data_dir, task, "training", settings.image_size)
+    dataset, task = open_dataset(paths.data_dir(), settings.dataset, settings.own), settings.task
+    images = dataset.load_images(task, "training", settings.image_size)
     table = near_copies.find_near_copies(images, settings.least_similarity)
 
     # 2 write
-    file = near_copies.table_file(data_dir, task)
+    file = near_copies.table_file(dataset.data_dir, dataset.name, task)
     near_copies.write_near_copies(file, table)
     print(f"{len(table)} pairs of {len(images.image_ids)} images: {file}")
     if task == 3 and len(table):
-        lesions = ISIC2018.load_lesions(data_dir, list(images.image_ids))
+        lesions = dataset.load_lesions(list(images.image_ids))
         same = sum(lesions[row.image] == lesions[row.other] for row in table.itertuples())
         print(f"{same} of them show the same lesion by the table of lesions")
 

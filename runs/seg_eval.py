@@ -33,72 +33,99 @@ class Settings:
     component: Literal["largest", "all"] | None = None
     """connected parts that are kept; None: largest, or tuned"""
     batch_size: int = 32  # images per step
+    task: Literal[1, 2] = 1  # 1: the lesion; 2: attributes
+    dataset: command_line.Dataset = "isic2018"  # that the runs were trained on
 
 
 def main(settings: Settings) -> dict[str, float]:
     import numpy as np
 
-    from datasets import ISIC2018
     from datasets.folds import limit_images
-    from evaluation import bootstrap, scores, tuned
-    from evaluation.mask_scoring import score_masks
+    from datasets.pictures import read_original
+    from datasets.tasks import TASKS
+    from evaluation import attribute_scoring, bootstrap, scores, tuned
     from inference import kept_logits
     from inference.ensemble import images_to_score
-    from inference.inputs import segmenter_inputs
+    from inference.inputs import open_dataset_of, segmenter_inputs
     from inference.postprocess import mask_of
     from inference.scope import find_scope
-    from reports import facts, mask_report
+    from reports import attribute_report, facts, mask_report
 
     # 1 runs, rules and images
-    scope = find_scope(paths.model_data_dir(), 1, settings, settings.k_fold, settings.eval_set)
-    ensemble, data_dir = scope.ensemble, paths.data_dir()
+    task, k_fold = settings.task, settings.k_fold
+    scope = find_scope(paths.model_data_dir(), task, settings, k_fold, settings.eval_set)
+    ensemble, channels = scope.ensemble, TASKS[task].channels
+    dataset = open_dataset_of(ensemble, paths.data_dir())
     chosen = tuned.load_for_eval(scope, settings.tuned)
     weights = tuned.member_weights(ensemble, chosen)
-    rules = tuned.choose_rules(asdict(settings), chosen)
-    inputs = segmenter_inputs(data_dir, ensemble, 1, scope.images_set)
-    images = next(iter(inputs.values()))
-    truth = ISIC2018.list_truth(data_dir, scope.images_set, images)
+    rules = tuned.choose_rules(asdict(settings), chosen, task)
+    inputs = segmenter_inputs(dataset, ensemble, task, scope.images_set)
+    images = next(iter(inputs.values())).images
+    truth = dataset.list_truth(task, scope.images_set, images)
     to_score = images_to_score(
         ensemble,
         settings.eval_set,
         images.image_ids,
         lambda image_ids: limit_images(image_ids, settings.limit),
-        ISIC2018.find_trained(data_dir, 1, scope.images_set, trained_task=1),
+        dataset.find_trained(task, scope.images_set, trained_task=task),
     )
 
     # 2 logits: read where they are kept, else predicted and kept
     logits = kept_logits.gather_logits(scope, to_score, inputs, settings.batch_size)
 
     # 3 score
-    def mask_for(image_id: str, height: int, width: int) -> np.ndarray:
-        return mask_of(logits.blend(image_id, weights), height, width, rules)
+    def masks_for(image_id: str, height: int, width: int) -> dict[str, np.ndarray]:
+        maps = logits.blend(image_id, weights)
+        return {name: mask_of(maps, height, width, rules, k) for k, name in enumerate(channels)}
 
-    described = f"{ensemble.name}: score"
-    table = score_masks(to_score.image_ids, truth.read, {"all": mask_for}, described)["all"]
+    def truth_of(image_id: str) -> dict[str, np.ndarray]:
+        return {name: truth.read(image_id, name) for name in channels}
+
+    image_ids, described = to_score.image_ids, f"{ensemble.name}: score"
+    score, measure = (score_lesions, bootstrap.mask_table)
+    if task == 2:
+        score, measure = attribute_scoring.count_table, attribute_scoring.score_attributes
+    table = score(image_ids, truth_of, masks_for, channels, described)
     table.insert(0, "fold", [to_score.fold_of[image_id] for image_id in table.index])
-    lesions = [ensemble.lesions.get(image_id, image_id) for image_id in to_score.image_ids]
-    overall = bootstrap.mask_table(table, bootstrap.resample(lesions))
+    lesions = [ensemble.lesions.get(image_id, image_id) for image_id in image_ids]
+    overall = measure(table, bootstrap.resample(lesions))
     means = overall["value"].to_dict()
 
     # 4 store and report
     used = asdict(settings) | {"member_weights": weights} | asdict(rules)
     intervals = {name: [low, high] for name, _, low, high in overall.itertuples()}
     scores.write_scores(scope, used, means | {"intervals_95": intervals}, table)
-    originals = ISIC2018.list_originals(data_dir, 1, scope.images_set)
+    originals = dataset.list_images(task, scope.images_set)
 
-    def masks_of(image_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        mask = mask_for(image_id, *images.size_of(image_id))
-        return ISIC2018.read_original(originals[image_id]), truth.read(image_id), mask
+    def shown(image_id: str) -> tuple[np.ndarray, dict, dict]:
+        masks = masks_for(image_id, *images.size_of(image_id))
+        return read_original(originals[image_id]), truth_of(image_id), masks
 
-    file = mask_report.write(scope, used, overall, table, masks_of)
+    write = mask_report.write if task == 1 else attribute_report.write
+    file = write(scope, used, overall, table, shown)
     what = facts.described(scope, to_score.of_fold)
     print(f"{ensemble.name} on {len(table)} images ({what}), at original size; report: {file}")
     print(facts.scores_text(overall))
-    print(facts.folds_text(table, ("jaccard", "threshold_jaccard")), end="")
-    print(
-        f"mean jaccard: {means['jaccard']:.3f}, threshold jaccard: {means['threshold_jaccard']:.3f}"
-    )
+    if task == 1:
+        print(facts.folds_text(table, TASKS[task].measures), end="")
+    print(", ".join(f"{said}: {means[name]:.3f}" for name, said in LAST_LINE[task].items()))
     return means
+
+
+# Of each task the measures of the last line, and their words
+LAST_LINE = {
+    1: {"jaccard": "mean jaccard", "threshold_jaccard": "threshold jaccard"},
+    2: {"jaccard": "mean jaccard of the attributes", "micro_jaccard": "of all together"},
+}
+
+
+def score_lesions(image_ids, truth_of, masks_for, channels, described):
+    """The table of mask_scoring.score_masks, of what gives {channel: mask}."""
+    from evaluation.mask_scoring import score_masks
+
+    (name,) = channels
+    rules = {"all": lambda *which: masks_for(*which)[name]}
+    return score_masks(image_ids, lambda i: truth_of(i)[name], rules, described)["all"]
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ class Settings:
     backbone: Literal[*BACKBONES] = "densenet169"  # of the runs that predict
     version: str = "0"  # of the runs
     ensemble: command_line.Runs = ()  # further runs to average with, such as vgg16:0
-    task: Literal[1, 3] = 3  # that the images belong to
+    task: Literal[1, 2, 3] = 3  # that the images belong to; 2: masks of attributes
     pred_set: Literal["training", "validation", "test"] = "training"  # set to predict
     limit: command_line.Limit = None
     """only the first N by id; with known Task 3 labels the first of each class, in proportion"""
@@ -42,21 +42,22 @@ class Settings:
     component: Literal["largest", "all"] | None = None
     """connected parts that are kept; None: tuned, or largest"""
     batch_size: int = 32  # images per step
+    dataset: command_line.Dataset = "isic2018"  # that the runs were trained on
     overwrite: bool = False  # replace what other runs or settings made
 
 
 def main(settings: Settings) -> None:
     from concurrent.futures import ThreadPoolExecutor
-    from pathlib import Path
 
     import numpy as np
     from tqdm import tqdm
 
-    from datasets import ISIC2018, lesion_crops
+    from datasets import lesion_crops
     from datasets.boxes import bounding_box, radius_of_edge
+    from datasets.tasks import TASKS
     from evaluation import tuned
     from inference import ensemble, kept_logits, submission
-    from inference.inputs import segmenter_inputs
+    from inference.inputs import open_dataset_of, segmenter_inputs
     from inference.postprocess import mask_of
     from inference.prediction import begun, work_behind
     from inference.scope import Scope
@@ -65,37 +66,48 @@ def main(settings: Settings) -> None:
     # 1 runs and rules
     deciding = submission.deciding_settings(asdict(settings))
     edge_radius = radius_of_edge(settings.edge, settings.edge_radius)
+    trained_task = 2 if settings.task == 2 else 1
     runs = ensemble.find_ensemble(
-        paths.model_data_dir(), 1, settings.backbone, settings.version, settings.ensemble
+        paths.model_data_dir(),
+        trained_task,
+        settings.backbone,
+        settings.version,
+        settings.ensemble,
+        dataset=settings.dataset,
     )
+    channels = TASKS[trained_task].channels
     scope = Scope(runs, "fold", settings.tta)
     found = tuned.load_tuned(scope, settings.tuned)
     chosen = found.chosen if found else None
-    rules = tuned.choose_rules(asdict(settings), chosen)
+    rules = tuned.choose_rules(asdict(settings), chosen, trained_task)
     if found:
         print(f"tuned values: {found.file}; in force: {rules}")
 
     # 2 images, and which run predicts which
-    data_dir, which = paths.data_dir(), (settings.task, settings.pred_set)
-    inputs = segmenter_inputs(data_dir, runs, *which)
-    images = next(iter(inputs.values()))
-    files = ISIC2018.list_originals(data_dir, *which)
-    image_ids = ISIC2018.limited(data_dir, *which, images.image_ids, settings.limit)
+    dataset, which = open_dataset_of(runs, paths.data_dir()), (settings.task, settings.pred_set)
+    inputs = segmenter_inputs(dataset, runs, *which)
+    images = next(iter(inputs.values())).images
+    files = dataset.list_images(*which)
+    image_ids = dataset.limited(*which, images.image_ids, settings.limit)
     if settings.output == "crops":
         sizes = {image_id: images.size_of(image_id) for image_id in image_ids}
         lesion_crops.check_sizes(settings.format, sizes)
-    copies = ISIC2018.find_trained(data_dir, *which, trained_task=1)
-    own_set = which == (1, "training")
-    assignment = ensemble.assign_runs(runs, image_ids, own_set, copies=copies)
+    copies = dataset.find_trained(*which, trained_task)
+    own_set = which == (trained_task, "training")
+    lesions = runs.lesions if settings.pred_set == "training" else {}
+    assignment = ensemble.assign_runs(runs, image_ids, own_set, lesions, copies)
     print(ensemble.described(runs, assignment))
 
-    def write(image_id: str, logits: np.ndarray) -> tuple[Path, str, lesion_crops.CropRow]:
-        mask = mask_of(logits, *images.size_of(image_id), rules)
-        box = bounding_box(mask, settings.margin, edge_radius)
-        file = submission.write_product(
-            settings, result.folder, image_id, mask, box, files[image_id]
+    def write(image_id: str, logits: np.ndarray) -> tuple[dict[str, str], lesion_crops.CropRow]:
+        size = images.size_of(image_id)
+        masks = {name: mask_of(logits, *size, rules, k) for k, name in enumerate(channels)}
+        shown = np.maximum.reduce(list(masks.values()))  # of attributes: where there is any
+        box = bounding_box(shown, settings.margin, edge_radius)
+        written = submission.write_product(
+            settings, result.folder, image_id, masks, box, files[image_id]
         )
-        return file, sha256(file), lesion_crops.row_of(image_id, box, mask)
+        digests = {file.name: sha256(file) for file in written}
+        return digests, lesion_crops.row_of(image_id, box, shown)
 
     # 3 predict and write; nothing is written, nor deleted, before a net has predicted
     used = deciding | {"tuned": chosen and chosen.to_json()} | asdict(rules)
@@ -123,30 +135,35 @@ def main(settings: Settings) -> None:
 
     # 4 report
     if empty:
-        print(f"warning: no lesion found in {empty} images; their crop is the whole image")
-    sheet = draw_examples(settings, result.folder, files, sorted(row.image for row in rows)[:12])
+        shown = "lesion" if trained_task == 1 else "attribute"
+        what = "; their crop is the whole image" if settings.output == "crops" else ""
+        print(f"warning: no {shown} found in {empty} images{what}")
+    examples = sorted(row.image for row in rows)[:12]
+    sheet = draw_examples(settings, channels, result.folder, files, examples)
     products = "crops" if settings.output == "crops" else "masks"
-    print(f"{len(rows)} {products} in {result.folder}; some of them: {sheet}")
+    many = f"{len(rows)} images, {len(channels)}" if len(channels) > 1 else len(rows)
+    print(f"{many} {products} in {result.folder}; some of them: {sheet}")
 
 
-def draw_examples(settings: Settings, folder, originals, image_ids: list[str]):
+def draw_examples(settings: Settings, channels, folder, originals, image_ids: list[str]):
     """Draw some of the masks or crops on a sheet beside their folder; its file."""
-    from datasets import ISIC2018
+    import numpy as np
+
     from datasets.lesion_crops import crop_file
+    from datasets.pictures import read_original
     from inference.submission import read_mask
     from reports import figures
 
     sheet = folder.with_name(f"{folder.name}_examples.png")
     if settings.output == "crops":
         files = [crop_file(folder, image_id, settings.format) for image_id in image_ids]
-        pictures = [ISIC2018.read_original(file) for file in files]
+        pictures = [read_original(file) for file in files]
     else:
-        pictures = [
-            figures.outline(
-                ISIC2018.read_original(originals[image_id]), None, read_mask(folder, image_id)
-            )
-            for image_id in image_ids
-        ]
+        pictures = []
+        for image_id in image_ids:
+            masks = [read_mask(folder, image_id, name) for name in channels]
+            image = read_original(originals[image_id])
+            pictures.append(figures.outline(image, None, np.maximum.reduce(masks)))
     figures.draw_sheet(sheet, pictures, image_ids)
     return sheet
 

@@ -1,6 +1,7 @@
-"""Train a U-Net on folds of ISIC 2018 Task 1 (lesion boundary).
+"""Train a U-Net on folds: Task 1 (lesion boundary) or Task 2 (five attributes) of ISIC 2018.
 
 python3 runs/seg_train.py --backbone vgg16 --folds 0 1
+python3 runs/seg_train.py --dataset folder --images photos --masks masks
 """
 
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from typing import Literal
 import paths  # isort: skip  (the repository on sys.path)
 
 from datasets.augmentation import AUGMENTATIONS
+from datasets.own_settings import NOT_TOLD, OwnFolder
+from datasets.preprocessing import PREPROCESSING
 from misc_utils import command_line
 from models.backbones import BACKBONES
 from models.losses import SEGMENTATION_LOSSES
@@ -18,17 +21,22 @@ from models.losses import SEGMENTATION_LOSSES
 class Settings:
     """Edit these, or give them as flags."""
 
+    dataset: command_line.Dataset = "isic2018"  # see docs/data.md; folder: your own images
+    own: command_line.Unprefixed[OwnFolder] = NOT_TOLD
+    task: Literal[1, 2] = 1  # 1: the lesion; 2: globules, milia-like cysts, network ...
     backbone: Literal[*BACKBONES] = "densenet169"  # encoder of the U-Net
     version: str = "0"  # of the run; letters, digits and -
     num_folds: int = 5  # parts of the split; 1 = one 80/20 hold-out
     folds: command_line.Folds = "all"  # which to hold out, one after another
     limit: command_line.Limit = None  # use only the first N images by id
     near_copies: bool = False  # images that find_near_copies.py listed count as one lesion
+    preprocess: tuple[Literal[*PREPROCESSING], ...] = ()  # steps on each picture, in this order
     image_size: int = 224  # side of the square pictures in pixels, a multiple of 32
     weights: Literal["imagenet", "none"] = "imagenet"  # where the encoder starts
     up: Literal["deconv", "upsample", "subpixel"] = "deconv"  # how the decoder enlarges maps
     batch_norm: bool = True  # batch normalisation in the decoder
-    loss: Literal[*SEGMENTATION_LOSSES] = "binary_crossentropy"  # what training minimises
+    loss: Literal["auto", *SEGMENTATION_LOSSES] = "auto"
+    """what training minimises; auto: binary_crossentropy, for Task 2 binary_crossentropy_jaccard"""
     augmentation: Literal[*AUGMENTATIONS] = "affine"  # random flips, rotation, shifts ...
     batch_size: int = 32  # images per step
     epochs: int = 35  # passes over the training images
@@ -37,8 +45,9 @@ class Settings:
     plateau_factor: float = 0.5  # plateau: factor when val_loss stops falling
     plateau_patience: int = 2  # plateau: epochs without progress before it falls
     min_learning_rate: float = 1e-7  # plateau: the floor
-    monitor: Literal["val_threshold_jaccard", "val_jaccard", "val_loss"] = "val_threshold_jaccard"
-    """the weights of the epoch that is best by this are kept"""
+    monitor: Literal["auto", "val_threshold_jaccard", "val_jaccard", "val_loss"] = "auto"
+    """the weights of the epoch that is best by this are kept; auto: val_threshold_jaccard, for Task
+    2 val_jaccard"""
     seed: int = 42  # governs split, start weights, order and augmentation
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU
     workers: int = 4  # threads that read and augment batches
@@ -48,8 +57,10 @@ class Settings:
 def main(settings: Settings) -> None:
     from contextlib import closing
 
-    from datasets import ISIC2018
+    from datasets.catalogue import open_dataset
+    from datasets.dataset import Inputs
     from datasets.folds import limit_images, split_images
+    from datasets.tasks import TASKS
     from inference import kept_logits
     from models.encoder import check_weights
     from models.losses import segmentation_loss
@@ -59,18 +70,20 @@ def main(settings: Settings) -> None:
     from training.loop import TrainingData, plan_folds, train_folds
 
     # 1 which folds; settings that differ from those of earlier runs are refused
-    plan = plan_folds(paths.model_data_dir(), 1, settings)
-    settings = plan.settings
+    dataset = open_dataset(paths.data_dir(), settings.dataset, settings.own)
+    plan = plan_folds(paths.model_data_dir(), settings.task, settings)
+    settings, task, channels = plan.settings, settings.task, TASKS[settings.task].channels
     check_weights(settings.backbone, settings.image_size, settings.weights, paths.pretrained_dir())
 
     # 2 data
-    data_dir, size = paths.data_dir(), settings.image_size
-    image_ids = limit_images(ISIC2018.list_originals(data_dir, 1, "training"), settings.limit)
-    lesions = ISIC2018.load_lesions(data_dir, image_ids, 1, settings.near_copies)
+    size = settings.image_size
+    image_ids = limit_images(dataset.list_images(task, "training"), settings.limit)
+    lesions = dataset.load_lesions(image_ids, task, settings.near_copies)
     folds = split_images(image_ids, settings.num_folds, settings.seed, lesions)
     plan.check_folds(folds)  # before the first image is decoded
-    images, masks = ISIC2018.load_pairs(data_dir, "training", size)
-    data = TrainingData(images, masks.array, folds, {"truth_fingerprint": masks.fingerprint})
+    images, masks = dataset.load_pairs(task, "training", size, settings.preprocess)
+    inputs = Inputs(images)
+    data = TrainingData(inputs, masks, folds, {"truth_fingerprint": masks.fingerprint})
 
     # 3 net, loss and metrics
     def build(optimizer):
@@ -81,21 +94,25 @@ def main(settings: Settings) -> None:
             pretrained_dir=paths.pretrained_dir(),
             up=settings.up,
             batch_norm=settings.batch_norm,
+            channels=len(channels),
         )
-        model.compile(optimizer, segmentation_loss(settings.loss), metrics=segmentation_metrics())
+        metrics = segmentation_metrics(len(channels))
+        model.compile(optimizer, segmentation_loss(settings.loss), metrics=metrics)
         return model
 
     # 4 train each fold; keep what its best weights say of the images it held out
     with closing(train_folds(plan, data, build)) as trained_folds:
         for fold in trained_folds:
             charts.write_history(fold.run.file("history.png"), fold.run.name, fold.progress.columns)
-            kept_logits.keep_held_out(fold, images, settings.batch_size)
+            kept_logits.keep_held_out(fold, inputs, settings.batch_size)
             fold.finish()
             best = fold.progress.scores
+            said = f"mean jaccard {best['val_jaccard']:.3f}"
+            if task == 1:
+                said += f", threshold jaccard {best['val_threshold_jaccard']:.3f}"
             print(
                 f"{fold.run.name}: best epoch {fold.progress.best_epoch + 1} of {settings.epochs}; "
-                f"at {size} px mean jaccard {best['val_jaccard']:.3f}, threshold jaccard "
-                f"{best['val_threshold_jaccard']:.3f}; {fold.run.folder}"
+                f"at {size} px {said}; {fold.run.folder}"
             )
     print(f"next: {plan.next_command}")
 

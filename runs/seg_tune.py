@@ -27,6 +27,7 @@ class Settings:
     """longest side in pixels that masks are compared at during the search; the scores reported at
     the end are at original size"""
     seed: int = 42  # for splitting a single fold into parts
+    dataset: command_line.Dataset = "isic2018"  # that the runs were trained on
 
 
 def main(settings: Settings) -> dict[str, float]:
@@ -36,24 +37,24 @@ def main(settings: Settings) -> dict[str, float]:
     import numpy as np
     from tqdm import tqdm
 
-    from datasets import ISIC2018
     from evaluation import bootstrap, tuned
     from evaluation.calibration import parts_of
     from evaluation.mask_scoring import MaskFor, score_masks
     from evaluation.mask_tuning import MaskChoice, choose, choose_nested, shrunken
     from inference import kept_logits
     from inference.ensemble import images_to_score
-    from inference.inputs import segmenter_inputs
+    from inference.inputs import open_dataset_of, segmenter_inputs
     from inference.postprocess import mask_of
     from inference.scope import find_scope
     from reports import facts
 
     # 1 held-out predictions and truth
     scope = find_scope(paths.model_data_dir(), 1, settings)
-    ensemble, members, data_dir = scope.ensemble, len(scope.ensemble.members), paths.data_dir()
-    images = next(iter(segmenter_inputs(data_dir, ensemble, 1, "training").values()))
-    truth = ISIC2018.list_truth(data_dir, "training", images)
-    copies = ISIC2018.find_trained(data_dir, 1, "training", trained_task=1)
+    ensemble, members = scope.ensemble, len(scope.ensemble.members)
+    dataset = open_dataset_of(ensemble, paths.data_dir())
+    images = next(iter(segmenter_inputs(dataset, ensemble, 1, "training").values())).images
+    truth = dataset.list_truth(1, "training", images)
+    copies = dataset.find_trained(1, "training", trained_task=1)
     to_score = images_to_score(ensemble, "fold", images.image_ids, copies=copies)
     logits = kept_logits.gather_logits(scope, to_score, inputs=None)
     image_ids = to_score.image_ids

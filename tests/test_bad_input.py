@@ -29,8 +29,8 @@ import seg_train
 import seg_tune
 from PIL import Image
 
-from datasets import ISIC2018
-from datasets.ISIC2018 import preprocess_data
+from datasets import pictures
+from datasets.ISIC2018 import ISIC2018, preprocess_data, raw
 from misc_utils.errors import UserError
 
 TRAIN = ("--backbone", "tiny", "--weights", "none", "--image-size", 32, "--epochs", 1)
@@ -677,8 +677,8 @@ def test_an_image_is_what_it_shows(case, root, run_script):
     code, _, err = run_script(*PREPARE[:1], *SMALL)
     assert code == 0, err
     assert "warning" not in err.lower()
-    images = ISIC2018.load_images(root / "data", 1, "training", 32)
-    expected = ISIC2018.resize(np.ascontiguousarray(shown(picture)), 32).astype(int)
+    images = ISIC2018(root / "data").load_images(1, "training", 32)
+    expected = pictures.resize(np.ascontiguousarray(shown(picture)), 32).astype(int)
     assert np.abs(images.array[2].astype(int) - expected).mean() < 4
     assert (images.heights[2], images.widths[2]) == (height, width)
 
@@ -693,11 +693,11 @@ def test_a_mask_lies_under_the_upright_image(of_mask, root):
     file.write_bytes(encoded(stored, "JPEG", quality=100, exif=noted(6)))
     stored = np.rot90(lesion, -1) if of_mask == 8 else lesion
     truth.write_bytes(encoded(stored, exif=noted(of_mask)))
-    images = ISIC2018.load_images(root / "data", 1, "training", 32)
-    masks = ISIC2018.load_masks(root / "data", "training", 32, of=images)
-    assert ((images.array[2, ..., :1] > 127) == masks.array[2]).mean() > 0.98
-    whole = ISIC2018.read_original(file)[..., 0] > 127
-    assert (whole == ISIC2018.read_truth(truth, 90, 60)).mean() > 0.98
+    images = ISIC2018(root / "data").load_images(1, "training", 32)
+    masks = ISIC2018(root / "data").load_masks(1, "training", 32, of=images)
+    assert ((images.array[2, ..., :1] > 127) == masks[2]).mean() > 0.98
+    whole = pictures.read_original(file)[..., 0] > 127
+    assert (whole == ISIC2018(Path()).read_truth(truth, 90, 60)).mean() > 0.98
 
 
 def test_a_mask_of_the_picture_before_it_was_turned_is_refused(root, run_script):
@@ -710,7 +710,7 @@ def test_a_mask_of_the_picture_before_it_was_turned_is_refused(root, run_script)
     assert code == 1 and str(truth) in err and "Traceback" not in err
     assert f"mask is {width}x{height} pixels, its image {height}x{width} (an image is turned" in err
     with pytest.raises(UserError) as told:  # of another size, whichever way it is turned
-        ISIC2018.read_truth(truth, height + 1, width)
+        ISIC2018(Path()).read_truth(truth, height + 1, width)
     assert "turned" not in str(told.value)
 
 
@@ -739,7 +739,7 @@ def test_a_mask_is_what_it_shows(case, root, run_script):
     file.write_bytes(encoded(MASKS_READ[case](np.array(Image.open(file)))))
     code, _, err = run_script(preprocess_data, *SMALL)
     assert code == 0, err
-    assert (ISIC2018.read_truth(file, *expected.shape) == expected).all()
+    assert (ISIC2018(Path()).read_truth(file, *expected.shape) == expected).all()
 
 
 def test_an_image_replaced_by_another_size_is_noticed_though_its_mask_is_cached(root, run_script):
@@ -766,13 +766,10 @@ TABLES_READ = {
 @pytest.mark.parametrize("case", TABLES_READ)
 def test_a_table_is_what_it_says(case, root):
     data = root / "data"
-    before = ISIC2018.raw.read_labels(data / LABELS), ISIC2018.raw.read_groups(data / GROUPS)
+    before = raw.read_labels(data / LABELS), raw.read_groups(data / GROUPS)
     for file in (LABELS, GROUPS):
         content(TABLES_READ[case], file)(data)
-    assert (
-        ISIC2018.raw.read_labels(data / LABELS),
-        ISIC2018.raw.read_groups(data / GROUPS),
-    ) == before
+    assert (raw.read_labels(data / LABELS), raw.read_groups(data / GROUPS)) == before
 
 
 def test_a_name_that_is_no_text_is_left_alone(root, run_script):
@@ -782,7 +779,7 @@ def test_a_name_that_is_no_text_is_left_alone(root, run_script):
         strange.write(file.read_bytes())
     code, _, err = run_script(preprocess_data, *SMALL)
     assert code == 0, err
-    assert len(ISIC2018.load_images(root / "data", 1, "training", 32).image_ids) == 28
+    assert len(ISIC2018(root / "data").load_images(1, "training", 32).image_ids) == 28
 
 
 @pytest.mark.parametrize("built_before", [False, True])
@@ -806,12 +803,12 @@ def test_an_image_that_may_not_be_read(built_before, root, run_script, monkeypat
 def test_other_images_are_cached_again(root, run_script):
     assert run_script(preprocess_data, *SMALL)[0] == 0
     file = files(root / "data", IMAGES, ".jpg")[2]
-    before = ISIC2018.load_images(root / "data", 1, "training", 32)
+    before = ISIC2018(root / "data").load_images(1, "training", 32)
     Image.open(file).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(file)
     assert run_script(preprocess_data, *SMALL)[0] == 0
-    after = ISIC2018.load_images(root / "data", 1, "training", 32)
+    after = ISIC2018(root / "data").load_images(1, "training", 32)
     assert before.fingerprint != after.fingerprint
-    expected = ISIC2018.resize(pixels(Image.open(file)), 32).astype(int)
+    expected = pictures.resize(pixels(Image.open(file)), 32).astype(int)
     assert np.abs(after.array[2] - expected).mean() < 4
 
 
@@ -849,7 +846,7 @@ def pickled():
 @pytest.mark.parametrize("case", CACHES_BUILT_AGAIN)
 def test_a_damaged_cache_is_built_again(case, root, run_script, caplog, monkeypatch):
     assert run_script(preprocess_data, *SMALL)[0] == 0
-    before = np.array(ISIC2018.load_images(root / "data", 1, "training", 32).array)
+    before = np.array(ISIC2018(root / "data").load_images(1, "training", 32).array)
     ending, change = CACHES_BUILT_AGAIN[case]
     file = root / "data" / "cache" / (CACHE + ending)
     file.write_bytes(change(file.read_bytes()))
@@ -860,7 +857,7 @@ def test_a_damaged_cache_is_built_again(case, root, run_script, caplog, monkeypa
     assert code == 0, err
     assert f"{CACHE}.npy: building it" in caplog.text
     assert not (root / "a_pickle_was_loaded").exists()
-    assert (ISIC2018.load_images(root / "data", 1, "training", 32).array == before).all()
+    assert (ISIC2018(root / "data").load_images(1, "training", 32).array == before).all()
 
 
 def test_unreachable_weights_say_both_ways(root, run_script, monkeypatch):

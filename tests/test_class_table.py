@@ -9,6 +9,7 @@ from inference.class_table import add_missing_image, check_classes_file
 from misc_utils.errors import UserError
 
 CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
+COLUMNS = ("image", *CLASSES)
 IDS = ["ISIC_0000001", "ISIC_0000002"]
 HEADER = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC"
 FIRST = "ISIC_0000001,0.5,0.1,0.1,0.1,0.1,0.1,0.0"
@@ -43,7 +44,7 @@ def test_accepted(tmp_path, lines):
     text = "\n".join(lines) + "\n"
     assert organisers_take(text)
     (tmp_path / "mine.csv").write_text(text)
-    check_classes_file(tmp_path / "mine.csv", CLASSES, IDS)
+    check_classes_file(tmp_path / "mine.csv", COLUMNS, IDS)
 
 
 RANGE = "values not in 0..1 (or none)"
@@ -78,14 +79,14 @@ def test_refused_as_by_the_organisers(tmp_path, lines, message):
     assert not organisers_take(text)
     (tmp_path / "mine.csv").write_text(text)
     with pytest.raises(UserError) as error:
-        check_classes_file(tmp_path / "mine.csv", CLASSES, IDS)
+        check_classes_file(tmp_path / "mine.csv", COLUMNS, IDS)
     assert message in str(error.value) and str(tmp_path / "mine.csv") in str(error.value)
 
 
 def test_every_reason_is_listed_and_the_shown_name_used(tmp_path):
     (tmp_path / "partial.csv").write_text("\n".join([HEADER, FIRST.replace("0.5", "2.5")]) + "\n")
     with pytest.raises(UserError) as error:
-        check_classes_file(tmp_path / "partial.csv", CLASSES, IDS, shown=tmp_path / "final.csv")
+        check_classes_file(tmp_path / "partial.csv", COLUMNS, IDS, shown=tmp_path / "final.csv")
     message = str(error.value)
     assert "images missing: 1: ISIC_0000002" in message and "not in 0..1" in message
     assert "final.csv" in message and "partial.csv" not in message
@@ -93,7 +94,7 @@ def test_every_reason_is_listed_and_the_shown_name_used(tmp_path):
 
 def test_file_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match=r"none\.csv: cannot be read"):
-        check_classes_file(tmp_path / "none.csv", CLASSES, IDS)
+        check_classes_file(tmp_path / "none.csv", COLUMNS, IDS)
 
 
 def test_unreleased_image_gets_the_mean_of_the_others():

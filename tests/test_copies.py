@@ -10,7 +10,8 @@ import seg_eval
 import seg_predict
 import seg_train
 
-from datasets import ISIC2018, copies
+from datasets import copies, dataset
+from datasets.ISIC2018 import raw
 from evaluation import bootstrap
 from training import run_folder
 
@@ -84,7 +85,7 @@ def test_copies_are_in_one_fold_and_count_as_one_lesion(root, caplog, monkeypatc
 def test_a_run_that_trained_on_copies_of_what_it_held_out_is_refused(root, run_script, monkeypatch):
     copy_images(root, 9)
     with monkeypatch.context() as patch:  # as code that did not look for copies made it
-        patch.setattr(ISIC2018, "find_copies", lambda files, among: {})
+        patch.setattr(dataset, "find_copies", lambda files, among: {})
         seg_train.main(seg_train.Settings(**TINY))
     code, _, err = run_script(seg_eval, "--backbone", "tiny", "--k-fold", "all")
     assert code == 1 and "the same picture as ISIC_" in err and "new --version" in err
@@ -114,7 +115,7 @@ def test_a_test_image_that_was_trained_on_under_another_id_is_refused(root, run_
 def test_diagnoses_of_copies_share_fold_and_lesion(root):
     folder = root / "data" / "ISIC2018_Task3_Training_Input"
     first, second = sorted(folder.glob("*.jpg"))[:2]
-    before = ISIC2018.raw.read_groups(ISIC2018.raw.groups_file(root / "data"))
+    before = raw.read_groups(raw.groups_file(root / "data"))
     assert before[first.stem] != before[second.stem]
     shutil.copy(first, second)
     cls_train.main(cls_train.Settings(**TINY, lesion_view="whole"))

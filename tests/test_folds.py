@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 from datasets import folds
+from datasets.challenge import CLASSES
 from misc_utils.errors import UserError
 
 IDS = [f"ISIC_{k:07d}" for k in range(2594)]
@@ -44,7 +45,7 @@ def lesions():
 
 @pytest.mark.parametrize("num_folds", [1, 2, 5])
 def test_no_lesion_crosses_and_classes_are_spread(lesions, num_folds):
-    split = folds.split_lesions(*lesions, num_folds, seed=42)
+    split = folds.split_lesions(*lesions, num_folds, 42, CLASSES)
     assert split["image"].tolist() == sorted(lesions[0])
     assert (split.groupby("lesion")["fold"].nunique() == 1).all()
     share = split.groupby("fold")["label"].mean()
@@ -55,7 +56,7 @@ def test_no_lesion_crosses_and_classes_are_spread(lesions, num_folds):
 def test_labels_and_lesions_are_joined_by_id(lesions):
     labels, groups = lesions
     turned = dict(reversed(groups.items()))
-    split = folds.split_lesions(labels, turned, 5, seed=42)
+    split = folds.split_lesions(labels, turned, 5, 42, CLASSES)
     assert all(groups[row.image] == row.lesion for row in split.itertuples())
     assert all(labels[row.image] == row.label for row in split.itertuples())
 
@@ -98,7 +99,7 @@ def test_fold_numbers():
 def test_too_few_images_of_every_class():
     labels = {f"i{k}": k for k in range(7)}
     with pytest.raises(UserError, match="5 folds need a class with 5 images"):
-        folds.split_lesions(labels, {i: i for i in labels}, 5, seed=1)
+        folds.split_lesions(labels, {i: i for i in labels}, 5, 1, CLASSES)
 
 
 def test_images_of_one_lesion_stay_together_and_the_others_where_they_were():
@@ -121,9 +122,9 @@ def test_images_of_one_lesion_stay_together_and_the_others_where_they_were():
 def test_a_lesion_of_two_diagnoses_is_named_with_its_rows(caplog):
     labels = {f"ISIC_{k}": k % 7 for k in range(70)}
     lesions = {image_id: f"L{k}" for k, image_id in enumerate(labels)}
-    folds.split_lesions(labels, lesions, 5, seed=1)
+    folds.split_lesions(labels, lesions, 5, 1, CLASSES)
     assert caplog.text == ""
     lesions["ISIC_8"] = "L0"
-    folds.split_lesions(labels, lesions, 5, seed=1)
+    folds.split_lesions(labels, lesions, 5, 1, CLASSES)
     assert "1 lesions have more than one diagnosis" in caplog.text
     assert "2: L0 ISIC_0 MEL, L0 ISIC_8 NV" in caplog.text

@@ -118,7 +118,7 @@ def test_two_crops_of_an_image_are_refused(tmp_path):
 
 def test_load_crops(tmp_path):
     make_crops(tmp_path)
-    crops = lesion_crops.load_crops(tmp_path, "task3_test_crops")
+    crops = lesion_crops.load_crops(tmp_path, 3, "test")
     assert crops.folder == tmp_path / "task3_test_crops"
     assert crops.table.index.tolist() == sorted(IDS)
     assert crops.table.loc[IDS[0]].tolist() == [1, 2, 3, 4, 10, 20, 7]
@@ -130,18 +130,18 @@ def test_load_crops(tmp_path):
 def test_crops_are_found_by_the_format_of_their_record(tmp_path, format, ending):
     make_crops(tmp_path, made_by=changed(format=format))
     folder = tmp_path / "task3_test_crops"
-    crops = lesion_crops.load_crops(tmp_path, "task3_test_crops")
+    crops = lesion_crops.load_crops(tmp_path, 3, "test")
     assert crops.files == {image_id: folder / f"{image_id}.{ending}" for image_id in IDS}
     assert all(file.exists() for file in crops.files.values())
     crops.files[IDS[1]].rename(folder / f"{IDS[1]}.bmp")
     with pytest.raises(UserError, match=f"no crop of 1: {IDS[1]}"):
-        lesion_crops.load_crops(tmp_path, "task3_test_crops")
+        lesion_crops.load_crops(tmp_path, 3, "test")
 
 
 def test_crops_of_a_record_without_format_are_png(tmp_path):
     assert "format" not in MADE_BY["settings"]
     make_crops(tmp_path)
-    crops = lesion_crops.load_crops(tmp_path, "task3_test_crops")
+    crops = lesion_crops.load_crops(tmp_path, 3, "test")
     assert {file.name for file in crops.files.values()} == {f"{i}.png" for i in IDS}
 
 
@@ -152,7 +152,7 @@ def test_a_record_of_an_unknown_format_is_refused(tmp_path):
     with pytest.raises(
         UserError, match=r"'bmp', expected one of png, jpeg, webp, tiff.*--overwrite"
     ):
-        lesion_crops.load_crops(tmp_path, "task3_test_crops")
+        lesion_crops.load_crops(tmp_path, 3, "test")
 
 
 def test_another_format_is_another_folder_content_but_lossless_ones_are_the_same_crops(tmp_path):
@@ -160,7 +160,7 @@ def test_another_format_is_another_folder_content_but_lossless_ones_are_the_same
     for format in (None, *lesion_crops.FORMATS):
         made_by = MADE_BY if format is None else changed(format=format)
         make_crops(tmp_path / str(format), made_by=made_by)
-        crops = lesion_crops.load_crops(tmp_path / str(format), "task3_test_crops")
+        crops = lesion_crops.load_crops(tmp_path / str(format), 3, "test")
         makers[format], prints[format] = crops.maker, crops.fingerprint
     for values in (makers, prints):
         assert values[None] == values["png"] == values["webp"] == values["tiff"] != values["jpeg"]
@@ -202,7 +202,7 @@ def test_fingerprint_follows_boxes_and_maker(tmp_path):
         [(MADE_BY, None), (reordered, None), (changed(threshold=0.4), None), (MADE_BY, rows)]
     ):
         make_crops(tmp_path / str(k), made_by=made_by, rows=box)
-        crops.append(lesion_crops.load_crops(tmp_path / str(k), "task3_test_crops"))
+        crops.append(lesion_crops.load_crops(tmp_path / str(k), 3, "test"))
     first, again, other_maker, other_boxes = (each.fingerprint for each in crops)
     assert re.fullmatch("[0-9a-f]{64}", first)
     assert first == again
@@ -216,7 +216,7 @@ def test_maker_is_the_same_for_another_set_only(tmp_path):
     assert provenance.fingerprint_of_maker(changed(threshold=0.4)) != maker
     assert provenance.fingerprint_of_maker(MADE_BY | {"weights": {}}) != maker
     make_crops(tmp_path)
-    assert lesion_crops.load_crops(tmp_path, "task3_test_crops").maker == maker
+    assert lesion_crops.load_crops(tmp_path, 3, "test").maker == maker
 
 
 def test_view_of_whole_images_needs_no_crops(tmp_path):
@@ -230,7 +230,7 @@ def test_view_of_whole_images_needs_no_crops(tmp_path):
 def test_missing_or_unfinished_crops_name_the_command(tmp_path):
     def refused(task=3, images="test"):
         with pytest.raises(UserError) as error:
-            lesion_crops.load_crops(tmp_path, lesion_crops.crop_folder(task, images))
+            lesion_crops.load_crops(tmp_path, task, images)
         assert f"runs/seg_predict.py --task {task} --pred-set {images}" in str(error.value)
         return str(error.value)
 
@@ -248,9 +248,6 @@ def test_missing_or_unfinished_crops_name_the_command(tmp_path):
     assert "found image, top" in refused()
     (tmp_path / "task3_test_crops" / "crops.csv").unlink()
     assert "crops.csv does not exist" in refused()
-    for name in ("task3_test_masks", "task3_test_crops_soft", "task3_test_feather"):
-        with pytest.raises(ValueError, match="not the name of a folder of crops"):
-            lesion_crops.load_crops(tmp_path, name)
 
 
 def test_a_format_that_cannot_hold_a_crop_is_refused_with_the_image(tmp_path):

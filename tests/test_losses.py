@@ -34,6 +34,9 @@ CROSSENTROPY = (-(2 * math.log(0.8) + 2 * math.log(0.6)) / 4 - math.log(0.5)) / 
 # image 1: 1 - 2 * 1.4 / (2 + 2); image 2: 1 - 2 * .5 / (1 + 2)
 DICE = ((1 - 2.8 / 4) + (1 - 1 / 3)) / 2
 
+# pixels of both images together: (1.4 + .5 + 1) / (3 + 4 - 1.9 + 1)
+JACCARD = 1 - 2.9 / 6.1
+
 
 def test_segmentation_losses_by_hand():
     # (1 - p)^2 * crossentropy of each pixel
@@ -42,6 +45,7 @@ def test_segmentation_losses_by_hand():
         "binary_crossentropy": CROSSENTROPY,
         "dice": DICE,
         "binary_crossentropy_dice": CROSSENTROPY + DICE,
+        "binary_crossentropy_jaccard": CROSSENTROPY + JACCARD,
         "binary_focal": focal / 2,
     }
     assert list(SEGMENTATION_LOSSES) == list(expected)

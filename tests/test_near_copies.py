@@ -11,8 +11,9 @@ import pytest
 import seg_train
 from PIL import Image
 
-from datasets import ISIC2018, near_copies
+from datasets import near_copies
 from datasets.cache import Cached
+from datasets.ISIC2018 import ISIC2018
 from misc_utils.errors import UserError
 from training import run_folder
 
@@ -121,9 +122,9 @@ def test_diagnoses_are_grouped_too_and_the_script_says_what_the_table_knows(root
     first, second = make_near_copy(root, "ISIC2018_Task3_Training_Input")
     code, out, _ = run_script(find_near_copies, "--image-size", 96)
     assert code == 0 and "0 of them show the same lesion by the table" in out
-    lesions = ISIC2018.load_lesions(root / "data", [first, second])
+    lesions = ISIC2018(root / "data").load_lesions([first, second])
     assert lesions[first] != lesions[second]
-    joined = ISIC2018.load_lesions(root / "data", [first, second], near_copies=True)
+    joined = ISIC2018(root / "data").load_lesions([first, second], near_copies=True)
     assert joined[first] == joined[second]
     cls_train.main(
         cls_train.Settings(**TINY, num_folds=2, epochs=1, lesion_view="whole", near_copies=True)

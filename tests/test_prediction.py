@@ -129,11 +129,18 @@ def test_nets_end_at_their_logits():
     assert 1 / (1 + np.exp(-np.asarray(values))) == pytest.approx(probability, abs=1e-6)
 
 
-def test_maps_of_several_channels_are_not_resized_into_one():
-    """Channel 0 of a smaller map would be taken for all of them."""
-    maps = [np.zeros((1, 4, 4, 5)), np.zeros((1, 8, 8, 5))]
-    with pytest.raises(ValueError, match="one channel"):
-        prediction.mean_logits(maps, [1.0, 1.0])
+def test_maps_of_several_channels_are_resized_each_by_itself():
+    """Channel 0 of a smaller map would else be taken for all of them."""
+    levels = np.arange(5, dtype=np.float32)
+    small, large = (np.broadcast_to(levels, (1, size, size, 5)) for size in (4, 8))
+    mean = prediction.mean_logits([small, 3 * large], [1.0, 1.0])
+    assert mean.shape == (1, 8, 8, 5)
+    np.testing.assert_allclose(mean, np.broadcast_to(2 * levels, mean.shape))
+    ramp = np.random.default_rng(0).normal(size=(2, 4, 4, 5)).astype(np.float32)
+    both = prediction.mean_logits([ramp, np.zeros((2, 8, 8, 5), np.float32)], [1.0, 1.0])
+    for k in range(5):
+        one = [ramp[..., k : k + 1], np.zeros((2, 8, 8, 1), np.float32)]
+        np.testing.assert_array_equal(both[..., k : k + 1], prediction.mean_logits(one, [1.0, 1.0]))
 
 
 def test_the_first_batch_is_predicted_at_once():

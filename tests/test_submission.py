@@ -35,9 +35,10 @@ def probabilities():
 
 def write(folder, ids=IDS, values=None, expected=IDS, made_by=MADE_BY, overwrite=False):
     values = probabilities() if values is None else values
-    return submission.write_classes(
-        folder, "test", ids, values, CLASSES, expected, made_by, overwrite
-    )
+    table = pd.DataFrame(values, columns=list(CLASSES))
+    table.insert(0, "image", ids)
+    name = submission.class_file("test")
+    return submission.write_classes(folder, name, table, expected, made_by, overwrite)
 
 
 # names
@@ -54,10 +55,10 @@ def test_names():
     assert submission.class_file("test") == "task3_test_submission.csv"
 
 
-@pytest.mark.parametrize(("task", "images"), [(2, "test"), (1, "Test"), (3, "../test")])
+@pytest.mark.parametrize(("task", "images"), [(4, "test"), (1, "Test"), (3, "../test")])
 def test_names_of_nothing_are_refused(task, images):
     for name in (submission.mask_folder, lesion_crops.crop_folder):
-        with pytest.raises(ValueError, match="task 1 or 3"):
+        with pytest.raises(ValueError, match="task 1, 2 or 3"):
             name(task, images)
 
 
@@ -217,7 +218,8 @@ def test_other_masks_are_refused(tmp_path, mask, message):
 
 
 @pytest.mark.parametrize(
-    "image_id", ["../ISIC_1", "ISIC_1/2", "ISIC_1\\2", "ISIC_1.png", "", "ISIC_"]
+    "image_id",
+    ["../ISIC_1", "ISIC_1/2", "ISIC_1\\2", "ISIC_1.png", "", " ISIC", ".x", "a\nb", "x" * 201],
 )
 def test_other_ids_are_refused_everywhere(tmp_path, image_id):
     mask, crop = np.zeros((4, 6), np.uint8), np.zeros((4, 6, 3), np.uint8)
@@ -357,12 +359,9 @@ def test_table_the_scorer_would_refuse_is_not_written(tmp_path, change, message)
     assert [(tmp_path / name).read_bytes() for name in files(tmp_path)] == before
 
 
-@pytest.mark.parametrize(
-    "values", [np.zeros((3, 6)), np.zeros((2, 7)), np.zeros(7), np.zeros((3, 7), int)]
-)
-def test_rows_that_do_not_fit_are_refused(tmp_path, values):
-    with pytest.raises(ValueError, match=r"float \(3, 7\) expected"):
-        write(tmp_path, values=values)
+def test_whole_numbers_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="columns of floats expected, not int64"):
+        write(tmp_path, values=np.zeros((3, 7), int))
     assert files(tmp_path) == []
 
 

@@ -1,5 +1,7 @@
 import csv
+import shutil
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import cv2
@@ -7,10 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datasets.challenge import ATTRIBUTES
 from datasets.synthetic import (
     LOOKS,
     Lesion,
     class_counts,
+    draw_attributes,
     draw_dataset,
     draw_lesion,
     draw_photograph,
@@ -21,6 +25,14 @@ from misc_utils.errors import UserError
 
 CLASSES = ["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]
 SETS = ("Training", "Validation", "Test")
+MARKED = {s: f"ISIC2018_Task2_{s}_GroundTruth{'_v3' * (s == 'Training')}" for s in SETS}
+SHOWN = {
+    "MEL": {"negative_network", "streaks"},
+    "NV": {"pigment_network"},
+    "BCC": {"globules"},
+    "BKL": {"globules", "milia_like_cyst"},
+    "DF": {"pigment_network"},
+}
 SMALL = {"lesions": 14, "test_lesions": 3, "shorter_side": (48, 64)}
 
 
@@ -47,6 +59,7 @@ def contents(folder):
 def test_the_tree_is_named_as_released(data):
     inputs = {f"ISIC2018_Task{task}_{s}_Input" for task in ("1-2", "3") for s in SETS}
     truths = {f"ISIC2018_Task{task}_{s}_GroundTruth" for task in ("1", "3") for s in SETS}
+    truths |= set(MARKED.values())
     assert {path.name for path in data.iterdir()} == inputs | truths | {"SYNTHETIC.txt"}
     for folder in inputs | truths:
         assert (data / folder / "ATTRIBUTION.txt").is_file()
@@ -86,6 +99,32 @@ def test_masks_match_their_images(data, images):
             assert image.format == "JPEG" and image.mode == "RGB" and mask.mode == "L"
             assert image.size == mask.size and 48 <= min(image.size) <= 64
             assert set(np.unique(mask)) == {0, 255}
+
+
+@pytest.mark.parametrize("images", SETS)
+def test_every_image_has_a_mask_of_each_attribute(data, images):
+    assert ATTRIBUTES == (
+        *("globules", "milia_like_cyst", "negative_network"),
+        *("pigment_network", "streaks"),
+    )
+    photographs = next(
+        some
+        for task, in_set, some in plan_photographs(14, 3, 0)
+        if (task, in_set) == (1, images.lower())
+    )
+    expected = {f"{p.image_id}_attribute_{name}.png" for p in photographs for name in ATTRIBUTES}
+    folder = data / MARKED[images]
+    assert {file.name for file in folder.glob("*.png")} == expected
+    for photograph in photographs:
+        lesion, shown = cv2.imread(str(data / photograph.mask), cv2.IMREAD_UNCHANGED), set()
+        for name in ATTRIBUTES:
+            with Image.open(folder / f"{photograph.image_id}_attribute_{name}.png") as file:
+                assert file.format == "PNG" and file.mode == "L"
+                mask = np.asarray(file)
+            assert mask.shape == lesion.shape and set(np.unique(mask)) <= {0, 255}
+            assert not (mask & ~lesion).any()
+            shown |= {name} if mask.any() else set()
+        assert shown == SHOWN.get(photograph.diagnosis, set())
 
 
 @pytest.mark.parametrize("images", SETS)
@@ -145,10 +184,48 @@ def test_drawing_again_only_fills_gaps(data):
         file.unlink()
     draw_dataset(data, **SMALL)
     assert {file: file.read_bytes() for file in lost} == lost
-    image = data / "ISIC2018_Task1-2_Test_Input" / mask.name.replace("_segmentation.png", ".jpg")
-    changed = {f for f, time in before.items() if f.stat().st_mtime_ns != time}
-    companion = image.with_name(f"{image.stem}_superpixels.png")
-    assert changed - {companion} == {mask, labels, image}
+    assert {f for f, time in before.items() if f.stat().st_mtime_ns != time} == {mask, labels}
+
+
+@pytest.fixture
+def earlier(data, tmp_path):
+    """The same data as drawn before there were attributes."""
+    folder = tmp_path / "earlier"
+    shutil.copytree(data, folder, ignore=shutil.ignore_patterns("ISIC2018_Task2_*"))
+    marker = folder / "SYNTHETIC.txt"
+    lines = marker.read_text().splitlines(keepends=True)
+    marker.write_text("".join(line for line in lines if "ISIC2018_Task2_" not in line))
+    return folder
+
+
+def test_attributes_are_added_to_what_was_drawn_without(data, earlier):
+    before = {f: f.stat().st_mtime_ns for f in earlier.rglob("*") if f.is_file()}
+    assert len(before) == len(contents(data)) - 5 * 20 - 2 * 3
+    draw_dataset(earlier, **SMALL)
+    assert contents(earlier) == contents(data)
+    changed = {f.name for f, time in before.items() if f.stat().st_mtime_ns != time}
+    assert changed == {"SYNTHETIC.txt"}
+
+
+def test_attributes_not_drawn_are_left_alone(earlier):
+    folder = earlier / MARKED["Training"]
+    folder.mkdir()
+    (folder / "ISIC_0000001_attribute_streaks.png").touch()
+    before = contents(earlier)
+    with pytest.raises(UserError, match=rf"{folder.name} exists and was not drawn"):
+        draw_dataset(earlier, **SMALL)
+    assert contents(earlier) == before
+
+
+def test_a_marker_of_more_or_other_files_is_refused(earlier):
+    marker = earlier / "SYNTHETIC.txt"
+    text = marker.read_text()
+    for wrong in (text + "ISIC2018_Task4/another.png\n", text.replace("format: 1", "format: 2")):
+        marker.write_text(wrong)
+        before = contents(earlier)
+        with pytest.raises(UserError, match="older version"):
+            draw_dataset(earlier, **SMALL)
+        assert contents(earlier) == before
 
 
 def test_other_data_is_left_alone(tmp_path, data):
@@ -186,6 +263,68 @@ def test_the_mask_is_where_the_lesion_is(diagnosis):
         kernel = np.ones((25, 25), np.uint8)
         assert change[mask > 0].mean() > 15
         assert not change[cv2.dilate(mask, kernel) == 0].any()
+
+
+@pytest.mark.parametrize("diagnosis", CLASSES)
+def test_attributes_lie_in_the_photograph_where_they_were_painted(diagnosis):
+    for seed in range(4):
+        lesion = draw_lesion(np.random.default_rng(seed), diagnosis)
+        assert set(lesion.attributes) == SHOWN.get(diagnosis, set())
+        size = (160, 200)
+        image, mask = draw_photograph(np.random.default_rng(seed), lesion, size)
+        masks = draw_attributes(np.random.default_rng(seed), lesion, size)
+        assert list(masks) == list(ATTRIBUTES)
+        for name, marked in masks.items():
+            assert marked.dtype == np.uint8 and marked.shape == mask.shape
+            if name not in lesion.attributes:
+                assert not marked.any()
+                continue
+            assert set(np.unique(marked)) == {0, 255} and not (marked & ~mask).any()
+            # the same view of a lesion that is cyan where the attribute is
+            painted = lesion.attributes[name]
+            assert not (painted & ~lesion.mask).any()
+            colour = np.where(painted[..., None] > 0, np.float32([0, 1, 1]), lesion.colour)
+            other, _ = draw_photograph(
+                np.random.default_rng(seed), replace(lesion, colour=colour), size
+            )
+            changed = np.abs(image.astype(int) - other).max(axis=-1) > 60
+            either = (changed | (marked > 0)).sum()
+            assert (changed & (marked > 0)).sum() / either > 0.75, (name, seed)
+
+
+def test_attributes_are_what_is_seen():
+    def looks(diagnosis, seed):
+        lesion = draw_lesion(np.random.default_rng(seed), diagnosis)
+        inside = (lesion.mask > 0) & (lesion.cover > 0.6)
+        marked = {name: mask > 0 for name, mask in lesion.attributes.items()}
+        return lesion.colour, lesion.colour.mean(axis=-1), inside, marked
+
+    for seed in range(4):
+        _, grey, inside, marked = looks("BKL", seed)
+        brightest = inside & (grey > np.quantile(grey[inside], 0.99))
+        darkest = inside & (grey < np.quantile(grey[inside], 0.01))
+        assert marked["milia_like_cyst"][brightest].mean() > 0.85
+        assert marked["globules"][darkest].mean() > 0.85
+        colour, _, inside, marked = looks("BCC", seed)
+        blue = colour[..., 2] - colour[..., 0]
+        nests = inside & (blue > np.quantile(blue[inside], 0.97))
+        assert marked["globules"][nests].mean() > 0.95
+        _, grey, inside, marked = looks("MEL", seed)
+        streaks, net = inside & marked["streaks"], inside & marked["negative_network"]
+        assert grey[streaks].mean() < 0.9 * grey[inside & ~marked["streaks"]].mean()
+        assert grey[net].mean() > 1.15 * grey[inside & ~marked["negative_network"]].mean()
+        outline = cv2.dilate((~inside).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        assert (marked["streaks"] & outline).any() and not (streaks & net).any()
+        for diagnosis in ("NV", "DF"):
+            _, grey, inside, marked = looks(diagnosis, seed)
+            centre = inside & ~marked["pigment_network"]
+            ring = inside & marked["pigment_network"]
+            assert 0.6 < ring.sum() / inside.sum() < 0.9
+            fine = np.abs(grey - cv2.GaussianBlur(grey, (0, 0), 6)) / grey
+            if diagnosis == "NV":
+                assert fine[ring].mean() > 1.1 * fine[centre].mean()
+            else:
+                assert grey[ring].mean() < 0.85 * grey[centre].mean()
 
 
 def test_photographs_of_a_lesion_differ():

@@ -5,7 +5,8 @@ import pytest
 from drawn_results import MADE_BY
 from PIL import Image
 
-from datasets import ISIC2018, lesion_crops
+from datasets import lesion_crops, pictures
+from datasets.ISIC2018 import ISIC2018
 from datasets.lesion_crops import CropRow
 from misc_utils import provenance
 
@@ -24,7 +25,7 @@ def crops(tmp_path):
     lesion_crops.write_crop(tmp_path / name, IMAGE, picture[20:30, 20:45])
     lesion_crops.write_crops_table(tmp_path / name, [CropRow(IMAGE, 20, 20, 10, 25, 60, 80, 100)])
     provenance.write_record(tmp_path, name, MADE_BY, complete=True)
-    return picture, lesion_crops.load_crops(tmp_path, name)
+    return picture, lesion_crops.load_crops(tmp_path, 3, "test")
 
 
 @pytest.mark.parametrize(
@@ -37,14 +38,14 @@ def crops(tmp_path):
 )
 def test_what_a_view_shows(tmp_path, crops, view, margin, part):
     picture, crops = crops
-    cached = ISIC2018.load_view(tmp_path, "test", 32, view, crops, margin)
-    expected = ISIC2018.resize(np.ascontiguousarray(picture[part]), 32)
+    cached = ISIC2018(tmp_path).load_view("test", 32, view, crops, margin)
+    expected = pictures.resize(np.ascontiguousarray(picture[part]), 32)
     np.testing.assert_array_equal(cached.array[0], expected)
 
 
 def test_a_cache_of_boxes_says_what_it_was_made_from(tmp_path, crops):
     """As versions before did, whose caches are valid and whose runs name their fingerprint."""
     _, crops = crops
-    ISIC2018.load_view(tmp_path, "test", 32, "box", crops, 0.1)
+    ISIC2018(tmp_path).load_view("test", 32, "box", crops, 0.1)
     manifest = json.loads((tmp_path / "cache" / "task3_test_box_32.json").read_text())
     assert manifest["made_from"] == f"{crops.fingerprint} margin 0.1"

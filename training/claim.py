@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from datasets.tasks import DEFAULT
 from misc_utils.errors import UserError
 from misc_utils.files import InUseError, locked, remove_partials, write_text
 from models.backbones import weights_in_force
@@ -22,11 +23,15 @@ from training.run_folder import Run, folds_fingerprint, list_runs, run_name
 log = logging.getLogger(__name__)
 
 # These settings shape neither net nor data nor optimisation; epochs are compared on their own.
-FREE = ("folds", "workers", "overwrite", "epochs")
+# Where images lie is none of it either: what they show is, see FIXED.
+FREE = ("folds", "workers", "overwrite", "epochs", "own")
+# What settings that earlier code did not have were, in effect
+ADDED = {"dataset": DEFAULT, "preprocess": [], "metadata": False}
 # What else must be the same to resume: key of settings.json -> its name in a message
 FIXED = {
     "data_fingerprint": "the images in data/ (or their crops)",
     "truth_fingerprint": "the masks in data/",
+    "classes": "the classes",
     "crops_maker": "what made the crops",
     "precision": "the precision",
     "backend": "the backend of Keras",
@@ -63,17 +68,25 @@ def stamp_runs(
 
 def _folder(model_data: Path, task: int, settings: Mapping, k_fold: int) -> Path:
     """The folder of a run, which may have been renamed, or the one it is to have."""
-    name = run_name(task, settings["backbone"], k_fold, settings["version"])
+    name = _name(task, settings, k_fold)
     if not (model_data / name).exists():
-        for run in list_runs(model_data, task):
+        for run in list_runs(model_data, task, _dataset(settings)):
             if run.name == name:
                 return run.folder
     return model_data / name
 
 
+def _name(task: int, settings: Mapping, k_fold: int) -> str:
+    return run_name(task, settings["backbone"], k_fold, settings["version"], _dataset(settings))
+
+
+def _dataset(settings: Mapping) -> str:
+    return settings.get("dataset", DEFAULT)
+
+
 def _check_other_folds(model_data: Path, task: int, settings: dict, but: Collection[int]) -> None:
     """Raise UserError if folds of the same version, `but` these, were trained otherwise."""
-    for run in list_runs(model_data, task):
+    for run in list_runs(model_data, task, _dataset(settings)):
         named = (run.backbone, run.version) == (settings["backbone"], settings["version"])
         if not named or run.k_fold in but or not _holds_an_epoch(run):
             continue
@@ -121,7 +134,7 @@ def claim_run(
     run_folder.check_folds(folds, k_fold)
     record = {"format": run_folder.FORMAT, "task": task, "k_fold": k_fold, "finished": False}
     record |= {"settings": settings, "folds_fingerprint": folds_fingerprint(folds)} | facts
-    name = run_name(task, settings["backbone"], k_fold, settings["version"])
+    name = _name(task, settings, k_fold)
     folder = _folder(model_data, task, settings, k_fold)
     try:
         with locked(model_data, name):
@@ -189,7 +202,7 @@ def _find_same(
 
 def _different(then: Mapping, now: Mapping) -> list[str]:
     """What of two trainings' settings differs, FREE ones aside; as JSON has them."""
-    now = json.loads(json.dumps(now))
+    now, then = json.loads(json.dumps(now)), {**ADDED, **then}
     # earlier code stored what was asked for, although there was nothing but random values
     if "weights" in then:
         then = {**then, "weights": weights_in_force(then["backbone"], then["weights"])}

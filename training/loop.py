@@ -17,8 +17,10 @@ import numpy as np
 import pandas as pd
 
 from datasets.batches import Batches
-from datasets.cache import Cached
+from datasets.dataset import Inputs, Masks
 from datasets.folds import check_fold_numbers
+from datasets.own_folder import resolved
+from datasets.tasks import TASKS, flags, script
 from misc_utils.messages import command
 from models.backbones import check_image_size, weights_in_force
 from models.precision import use_precision
@@ -51,7 +53,8 @@ class Plan:
         one = len(self.k_folds) == 1
         name = ("--backbone", self.settings.backbone, "--version", self.settings.version)
         folds = ("--k-fold", self.k_folds[0] if one else "all")
-        return command(run_folder.script(self.task, "eval"), *name, *folds)
+        which = flags(self.task, self.settings.dataset)
+        return command(script(self.task, "eval"), *which, *name, *folds)
 
     def check_folds(self, folds: pd.DataFrame) -> None:
         """UserError unless each fold to be trained can be, see run_folder.check_folds."""
@@ -63,10 +66,10 @@ class Plan:
 class TrainingData:
     """The images of a training, their targets and folds."""
 
-    images: Cached
-    targets: np.ndarray  # masks uint8 (N, S, S, 1), or one-hot labels float32 (N, C); as images
+    inputs: Inputs
+    targets: np.ndarray | Masks  # masks uint8 (N, S, S, C), or one-hot labels float32 (N, C)
     folds: pd.DataFrame  # a row per image that is used, see datasets.folds
-    facts: Mapping[str, str | None]  # for settings.json: what targets and images were made from
+    facts: Mapping[str, Any]  # for settings.json: what targets and images were made from
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +97,12 @@ def plan_folds(model_data: Path, task: int, settings: Any) -> Plan:
     check_image_size(settings.backbone, settings.image_size)
     k_folds = check_fold_numbers(settings.folds, settings.num_folds)
     weights = weights_in_force(settings.backbone, settings.weights)
+    settings = replace(
+        settings,
+        loss=TASKS[task].loss if settings.loss == "auto" else settings.loss,
+        monitor=TASKS[task].monitor if settings.monitor == "auto" else settings.monitor,
+        own=resolved(settings.own),
+    )
     if weights != settings.weights:
         log.info("%s has no ImageNet weights: it starts from random values", settings.backbone)
         settings = replace(settings, weights=weights)
@@ -121,7 +130,7 @@ def train_folds(
     settings, net = plan.settings, None
     facts = environment.describe() | {
         "precision": use_precision(settings.precision),
-        "data_fingerprint": data.images.fingerprint,
+        "data_fingerprint": data.inputs.fingerprint,
         **data.facts,
     }
     for k_fold in plan.k_folds:
@@ -168,8 +177,16 @@ def _batches(settings: Any, data: TrainingData, k_fold: int) -> tuple[Batches, B
     """Batches to train on, and of the images held out."""
 
     def batches(image_ids: list[str], **training) -> Batches:
-        rows, arrays = data.images.rows(image_ids), (data.images.array, data.targets)
-        return Batches(*arrays, rows, settings.batch_size, workers=settings.workers, **training)
+        images = data.inputs.images
+        return Batches(
+            images.array,
+            data.targets,
+            images.rows(image_ids),
+            settings.batch_size,
+            metadata=data.inputs.metadata,
+            workers=settings.workers,
+            **training,
+        )
 
     train = {"augmentation": settings.augmentation, "seed": settings.seed, "training": True}
     return (

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from datasets.challenge import CLASSES
+from datasets.tasks import DEFAULT, TASKS, flags, prefix, script
 from misc_utils.errors import UserError
 from misc_utils.files import sha256, write_text
 from misc_utils.messages import command
@@ -37,11 +39,11 @@ class Run:
     record: dict  # content of settings.json; other packages use what follows
     resumes: bool = False  # its state is there: training resumes from it
 
-    task = _stored("task")  # 1 or 3
+    task = _stored("task")  # a key of TASKS
     k_fold = _stored("k_fold")  # the fold held out
     finished = _stored("finished")  # trained to its end
     data_fingerprint = _stored("data_fingerprint")  # of the images or crops
-    truth_fingerprint = _stored("truth_fingerprint")  # of the masks; None for Task 3
+    truth_fingerprint = _stored("truth_fingerprint")  # of the masks; None for classes
     crops_maker = _stored("crops_maker")  # what made the crops; None where it saw none
     settings = _stored("settings")  # of the training script, as they were in force
     backbone = _stored("backbone", of_settings=True)
@@ -49,9 +51,29 @@ class Run:
     image_size = _stored("image_size", of_settings=True)  # in pixels
 
     @property
+    def dataset(self) -> str:
+        """Name of the data set; earlier runs, which do not say it, had one."""
+        return self.settings.get("dataset", DEFAULT)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Of Task 3, in the order of the net's outputs; earlier runs, which do not say, had 7."""
+        return tuple(self.record.get("classes", CLASSES if self.task == 3 else ()))
+
+    @property
+    def sites(self) -> tuple[str, ...] | None:
+        """Body sites that the net knows; None where it takes no metadata."""
+        return tuple(self.record["sites"]) if self.settings.get("metadata") else None
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Of preprocessing, rows of PREPROCESSING."""
+        return tuple(self.settings.get("preprocess", ()))
+
+    @property
     def name(self) -> str:
         """Stem of the run's files, whatever its folder is called."""
-        return run_name(self.task, self.backbone, self.k_fold, self.version)
+        return run_name(self.task, self.backbone, self.k_fold, self.version, self.dataset)
 
     @property
     def label(self) -> str:
@@ -84,22 +106,19 @@ class Run:
         return self.folder / f"{self.name}_{ending}"
 
 
-def run_name(task: int, backbone: str, k_fold: int | str, version: str) -> str:
+def run_name(
+    task: int, backbone: str, k_fold: int | str, version: str, dataset: str = DEFAULT
+) -> str:
     """Name of a run's folder; UserError for a version that no folder can be named after."""
     if not re.fullmatch(r"[A-Za-z0-9-]+", version):
         raise UserError(f"--version may have letters, digits and - only, not {version!r}.")
-    name = f"task{task}_{backbone}_k{k_fold}_v{version}"
+    name = f"{prefix(dataset)}task{task}_{backbone}_k{k_fold}_v{version}"
     if len(name) > LONGEST_NAME:
         raise UserError(
             f"--version {version[:20]}... has {len(version)} characters, which makes the name of a "
             f"run longer than {LONGEST_NAME}. Choose a shorter one."
         )
     return name
-
-
-def script(task: int, verb: str) -> str:
-    """File name of a script of a task: `seg_train.py`, `cls_eval.py` ..."""
-    return f"{'seg' if task == 1 else 'cls'}_{verb}.py"
 
 
 def finish_run(run: Run, facts: dict) -> Run:
@@ -114,8 +133,11 @@ def write_record(run: Run) -> None:
     write_text(run.folder / "settings.json", json.dumps(run.record, indent=2))
 
 
-def list_runs(model_data: Path, task: int) -> list[Run]:
-    """All runs of a task, in order of backbone, version and fold; UserError for a broken one."""
+def list_runs(model_data: Path, task: int, dataset: str = DEFAULT) -> list[Run]:
+    """All runs of a task and data set, in order of backbone, version and fold.
+
+    Raises UserError for a broken one, of whatever task.
+    """
     runs = []
     for file in model_data.glob("*/settings.json"):
         try:
@@ -124,7 +146,7 @@ def list_runs(model_data: Path, task: int) -> list[Run]:
             if file.exists():
                 raise
             continue  # another process is deleting the run
-        if run.task == task:
+        if (run.task, run.dataset) == (task, dataset):
             runs.append(run)
     return sorted(runs, key=lambda run: (run.backbone, run.version, run.k_fold, run.folder))
 
@@ -140,8 +162,8 @@ def read_run(file: Path) -> Run:
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         if record["format"] != FORMAT:
             raise ValueError(f"format {record['format']}, expected {FORMAT}")
-        if not isinstance(record["finished"], bool) or record["task"] not in (1, 3):
-            raise ValueError("task is not 1 or 3, or finished is not true or false")
+        if not isinstance(record["finished"], bool) or record["task"] not in TASKS:
+            raise ValueError("task is not 1, 2 or 3, or finished is not true or false")
         return Run(file.parent, record)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
@@ -151,14 +173,19 @@ def read_run(file: Path) -> Run:
 
 
 def find_runs(
-    model_data: Path, task: int, backbone: str, version: str, k_folds: Sequence[int] | None = None
+    model_data: Path,
+    task: int,
+    backbone: str,
+    version: str,
+    k_folds: Sequence[int] | None = None,
+    dataset: str = DEFAULT,
 ) -> list[Run]:
     """The runs of a backbone and version that have weights, in order of the fold.
 
     `k_folds` None: all there are. Raises UserError, listing the runs there are, when one of the
     folds (or every one) is missing or has no weights yet, or two folders hold the same run.
     """
-    runs, named = list_runs(model_data, task), {}
+    runs, named = list_runs(model_data, task, dataset), {}
     for run in runs:
         if (run.backbone, run.version) == (backbone, version):
             if run.k_fold in named:
@@ -170,19 +197,19 @@ def find_runs(
     trained = {k: run for k, run in named.items() if run.weights.exists()}
     what = f"{backbone}, version {version}"
     if k_folds is None and not trained:
-        raise UserError(_no_run(model_data, task, what, runs))
+        raise UserError(_no_run(model_data, task, dataset, what, runs))
     for k in k_folds or ():
         if k in trained:
             continue
         if k in named:
             raise UserError(f"{named[k].folder}: no weights yet; no epoch of it has finished.")
-        raise UserError(_no_run(model_data, task, f"{what}, fold {k}", runs))
+        raise UserError(_no_run(model_data, task, dataset, f"{what}, fold {k}", runs))
     return [trained[k] for k in sorted(trained if k_folds is None else set(k_folds))]
 
 
-def segmenter_flags(model_data: Path, limit: int | None) -> list[str]:
+def segmenter_flags(model_data: Path, limit: int | None, dataset: str = DEFAULT) -> list[str]:
     """Flags for seg_predict.py: a segmentation that has been trained, if any, and the limit."""
-    trained = [run for run in list_runs(model_data, 1) if run.weights.exists()]
+    trained = [run for run in list_runs(model_data, 1, dataset) if run.weights.exists()]
     flags = ["--backbone", trained[0].backbone, "--version", trained[0].version] if trained else []
     return flags + (["--limit", str(limit)] if limit else [])
 
@@ -196,12 +223,14 @@ def shared_setting(runs: Sequence[Run], key: str):
     return runs[0].settings[key]
 
 
-def _no_run(model_data: Path, task: int, what: str, runs: list[Run]) -> str:
+def _no_run(model_data: Path, task: int, dataset: str, what: str, runs: list[Run]) -> str:
     there = "".join(f"\n  {run.name}" for run in runs) or " none"
+    on = "" if dataset == DEFAULT else f" on the data set {dataset}"
     return (
-        f"{model_data} holds no trained run of task {task} with {what}. Runs there are:{there}\n"
+        f"{model_data} holds no trained run of task {task}{on} with {what}. Runs there are:"
+        f"{there}\n"
         f"Name one of them by --backbone and --version, or train it: "
-        f"{command(script(task, 'train'), '--help')}"
+        f"{command(script(task, 'train'), *flags(task, dataset), '--help')}"
     )
 
 

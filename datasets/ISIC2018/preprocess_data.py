@@ -10,7 +10,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "runs"))
 import paths  # isort: skip  (the repository on sys.path)
 
-from datasets import ISIC2018
+from datasets.catalogue import open_dataset
+from datasets.own_settings import NOT_TOLD, OwnFolder
+from datasets.tasks import TASKS
 from misc_utils import command_line
 from misc_utils.errors import UserError
 
@@ -19,26 +21,30 @@ from misc_utils.errors import UserError
 class Settings:
     """What to build; see data/README.md for the folders."""
 
+    dataset: command_line.Dataset = "isic2018"  # see docs/data.md
+    own: command_line.Unprefixed[OwnFolder] = NOT_TOLD
     image_size: int = 224  # side of the cached pictures in pixels
 
 
 def main(settings: Settings) -> None:
-    data_dir, size, built = paths.data_dir(), settings.image_size, []
-    for task in (1, 3):
-        for images in ISIC2018.SETS:
-            if not ISIC2018.raw.image_folder(data_dir, task, images).is_dir():
-                continue
-            with_masks = task == 1 and ISIC2018.raw.truth_folder(data_dir, 1, images).is_dir()
-            if with_masks:
-                cached, _ = ISIC2018.load_pairs(data_dir, images, size)
-            else:
-                cached = ISIC2018.load_images(data_dir, task, images, size)
-            what = "images with masks" if with_masks else "images"
-            built.append(f"task {task} {images}: {len(cached.image_ids)} {what}")
+    dataset = open_dataset(paths.data_dir(), settings.dataset, settings.own)
+    size, built = settings.image_size, []
+    for task, images in ((task, images) for task in TASKS for images in dataset.sets):
+        with_masks = dataset.has_masks(task, images)
+        if not dataset.has_images(task, images) or (task == 2 and not with_masks):
+            continue
+        if with_masks:
+            cached, _ = dataset.load_pairs(task, images, size)
+        else:
+            cached = dataset.load_images(task, images, size)
+        what = "images with masks" if with_masks else "images"
+        built.append(f"task {task} {images}: {len(cached.image_ids)} {what}")
     if not built:
-        raise UserError(f"{data_dir}: none of the released folders is there; see the README.")
+        raise UserError(
+            f"{dataset.data_dir}: no images of {dataset.name} are there; see docs/data.md."
+        )
     print("\n".join(built))
-    print(f"cached in {data_dir / 'cache'}")
+    print(f"cached in {dataset.data_dir / 'cache'}")
 
 
 if __name__ == "__main__":

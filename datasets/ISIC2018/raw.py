@@ -11,7 +11,7 @@ import math
 import re
 from pathlib import Path
 
-from datasets.challenge import CLASSES
+from datasets.challenge import ATTRIBUTES, CLASSES
 from misc_utils.errors import UserError
 from misc_utils.messages import counted, listed
 
@@ -25,13 +25,14 @@ COMPANIONS = ("ATTRIBUTION.txt", "LICENSE.txt")  # released with the images, lik
 
 
 def image_folder(data_dir: Path, task: int, images: str) -> Path:
-    """Folder of the images of `task` (1 or 3) in the set `images`."""
-    return data_dir / f"ISIC2018_Task{'1-2' if task == 1 else 3}_{images.title()}_Input"
+    """Folder of the images of `task` in the set `images`; Tasks 1 and 2 share them."""
+    return data_dir / f"ISIC2018_Task{3 if task == 3 else '1-2'}_{images.title()}_Input"
 
 
 def truth_folder(data_dir: Path, task: int, images: str) -> Path:
-    """Folder of the truth of `task` (1 or 3) for the set `images`."""
-    return data_dir / f"ISIC2018_Task{task}_{images.title()}_GroundTruth"
+    """Folder of the truth of `task` for the set `images`; that of Task 2 has a third edition."""
+    folder = data_dir / f"ISIC2018_Task{task}_{images.title()}_GroundTruth"
+    return folder.with_name(f"{folder.name}_v3") if (task, images) == (2, "training") else folder
 
 
 def labels_file(data_dir: Path, images: str) -> Path:
@@ -53,9 +54,17 @@ def list_images(folder: Path) -> dict[str, Path]:
     return _list_files(folder, "", IMAGE_SUFFIXES)
 
 
-def list_masks(folder: Path) -> dict[str, Path]:
-    """Mask files `<id>_segmentation.png` of a released folder, {image id: file}, sorted by id."""
-    return _list_files(folder, "_segmentation", (".png",))
+def metadata_file(data_dir: Path) -> Path:
+    """Table of age, sex and site, which comes with HAM10000 and not with the challenge."""
+    return data_dir / "HAM10000_metadata.csv"
+
+
+def list_masks(folder: Path, ending: str = "segmentation") -> dict[str, Path]:
+    """Mask files `<id>_<ending>.png` of a released folder, {image id: file}, sorted by id.
+
+    Of attributes, files of the others lie beside them and are passed over.
+    """
+    return _list_files(folder, f"_{ending}", (".png",))
 
 
 def _list_files(folder: Path, ending: str, suffixes: tuple[str, ...]) -> dict[str, Path]:
@@ -69,6 +78,10 @@ def _list_files(folder: Path, ending: str, suffixes: tuple[str, ...]) -> dict[st
         stem = file.stem.removesuffix(ending)
         if file.name in COMPANIONS or file.name.startswith(".") or "superpixels" in file.stem:
             continue
+        if ending.startswith("_attribute_") and not file.stem.endswith(ending):
+            other = file.stem.partition("_attribute_")[2]
+            if other in ATTRIBUTES and file.suffix == ".png":
+                continue
         if ending and file.stem.lower().endswith(ending) and not file.stem.endswith(ending):
             right = file.stem[: -len(ending)] + ending + file.suffix
             raise UserError(f"{file}: expected the name {right}. Rename the file.")

@@ -5,8 +5,16 @@ and tables, named as in the release, for the demo and the tests; nobody's skin i
 """
 
 from datasets.synthetic.lesions import LOOKS, Lesion, draw_lesion
-from datasets.synthetic.photographs import draw_photograph
+from datasets.synthetic.photographs import draw_attributes, draw_photograph
 from datasets.synthetic.plan import class_counts
 from datasets.synthetic.tree import draw_dataset
 
-__all__ = ["LOOKS", "Lesion", "class_counts", "draw_dataset", "draw_lesion", "draw_photograph"]
+__all__ = [
+    "LOOKS",
+    "Lesion",
+    "class_counts",
+    "draw_attributes",
+    "draw_dataset",
+    "draw_lesion",
+    "draw_photograph",
+]

@@ -1,12 +1,13 @@
 """Photographs a painted lesion: skin, hairs, bubbles, a ruler, light and the edge of the lens.
 
 Enters: a random generator, a Lesion and the size wanted. Leaves: an image, uint8 (H, W, 3) RGB,
-and its mask, uint8 (H, W) in {0, 255}.
+its mask, and those of its attributes, uint8 (H, W) in {0, 255}.
 """
 
 import cv2
 import numpy as np
 
+from datasets.challenge import ATTRIBUTES
 from datasets.synthetic.lesions import PATCH, REACH, Lesion
 from datasets.synthetic.textures import above, lines, mix, noise, rgb
 
@@ -20,14 +21,7 @@ def draw_photograph(
 
     Returns the image, uint8 (H, W, 3) RGB, and its mask, uint8 (H, W) in {0, 255}.
     """
-    height, width = _size(rng, shorter_side)
-    radius = min(height, width) * rng.uniform(0.17, 0.4)
-    zoom, turn = radius * 2 * REACH / PATCH, rng.uniform(0, 2 * np.pi)
-    mirror = rng.choice((-1, 1))
-    along, across = zoom * np.cos(turn), zoom * np.sin(turn)
-    turned = np.array([[along, -across * mirror], [across, along * mirror]])
-    centre = np.array((width, height)) / 2 + rng.uniform(-0.13, 0.13, 2) * (width, height)
-    matrix = np.column_stack([turned, centre - turned @ (PATCH / 2, PATCH / 2)])
+    matrix, (width, height) = _view(rng, shorter_side)
     painted = np.dstack([lesion.colour * lesion.cover[..., None], lesion.cover])
     painted = cv2.warpAffine(painted, matrix, (width, height))
     mask = cv2.warpAffine(lesion.mask, matrix, (width, height))
@@ -39,6 +33,36 @@ def draw_photograph(
     picture += rng.normal(0, 0.008, picture.shape).astype(np.float32)
     image = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
     return image, (mask > 127).astype(np.uint8) * 255
+
+
+def draw_attributes(
+    rng: np.random.Generator, lesion: Lesion, shorter_side: tuple[int, int]
+) -> dict[str, np.ndarray]:
+    """The attributes in the photograph that a generator of the same seed gives.
+
+    Returns {each of ATTRIBUTES: uint8 (H, W) in {0, 255}}, all inside the lesion's mask and empty
+    where the lesion does not show the attribute.
+    """
+    matrix, (width, height) = _view(rng, shorter_side)
+    masks = {name: np.zeros((height, width), np.uint8) for name in ATTRIBUTES}
+    for name, mask in lesion.attributes.items():
+        seen = cv2.warpAffine(mask, matrix, (width, height))
+        masks[name] = (seen > 127).astype(np.uint8) * 255
+    return masks
+
+
+def _view(
+    rng: np.random.Generator, shorter_side: tuple[int, int]
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Where the lesion lies in the photograph: float (2, 3) for warpAffine, and (width, height)."""
+    height, width = _size(rng, shorter_side)
+    radius = min(height, width) * rng.uniform(0.17, 0.4)
+    zoom, turn = radius * 2 * REACH / PATCH, rng.uniform(0, 2 * np.pi)
+    mirror = rng.choice((-1, 1))
+    along, across = zoom * np.cos(turn), zoom * np.sin(turn)
+    turned = np.array([[along, -across * mirror], [across, along * mirror]])
+    centre = np.array((width, height)) / 2 + rng.uniform(-0.13, 0.13, 2) * (width, height)
+    return np.column_stack([turned, centre - turned @ (PATCH / 2, PATCH / 2)]), (width, height)
 
 
 def _size(rng: np.random.Generator, shorter_side: tuple[int, int]) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.challenge import CLASSES, SETS
+from datasets.challenge import ATTRIBUTES, CLASSES, SETS
 from datasets.ISIC2018.raw import groups_file, image_folder, labels_file, truth_folder
 
 ATTRIBUTION = "Drawn by datasets/synthetic. No picture here shows a person's skin.\n"
@@ -34,11 +34,13 @@ class Photograph:
     image: Path
     mask: Path | None = None  # Task 1 only
     superpixels: Path | None = None
+    attributes: tuple[Path, ...] = ()  # masks in the order of ATTRIBUTES; Task 1 only
 
     @property
     def files(self) -> list[Path]:
         """All it becomes, under the data folder."""
-        return [file for file in (self.image, self.mask, self.superpixels) if file is not None]
+        files = (self.image, self.mask, self.superpixels, *self.attributes)
+        return [file for file in files if file is not None]
 
 
 def class_counts(lesions: int) -> dict[str, int]:
@@ -70,6 +72,7 @@ def plan_photographs(
             folder, image_id = image_folder(Path(), task, images), f"ISIC_{next_id:07d}"
             mask = truth_folder(Path(), 1, images) / f"{image_id}_segmentation.png"
             companion = task == 1 and len(photographs) < SUPERPIXELS
+            marked = truth_folder(Path(), 2, images)
             photographs.append(
                 Photograph(
                     image_id=image_id,
@@ -80,6 +83,10 @@ def plan_photographs(
                     image=folder / f"{image_id}.jpg",
                     mask=mask if task == 1 else None,
                     superpixels=folder / f"{image_id}_superpixels.png" if companion else None,
+                    attributes=tuple(
+                        marked / f"{image_id}_attribute_{name}.png"
+                        for name in (ATTRIBUTES if task == 1 else ())
+                    ),
                 )
             )
         plan.append((task, images, photographs))
@@ -95,7 +102,10 @@ def plan_texts(plan: list[tuple[int, str, list[Photograph]]]) -> dict[Path, str]
     """Tables and companions, {file: content}."""
     texts = {}
     for task, images, photographs in plan:
-        for folder in (image_folder(Path(), task, images), truth_folder(Path(), task, images)):
+        truths = [
+            truth_folder(Path(), number, images) for number in ((1, 2) if task == 1 else (3,))
+        ]
+        for folder in (image_folder(Path(), task, images), *truths):
             texts[folder / "ATTRIBUTION.txt"] = ATTRIBUTION
             texts[folder / "LICENSE.txt"] = LICENSE
         if task == 3:

@@ -45,3 +45,9 @@ def dots(rng: np.random.Generator, shape: tuple[int, int], count: int, radius: f
     points[rows, columns] = 0
     distance = cv2.distanceTransform(points, cv2.DIST_L2, 3)
     return above(-distance, -radius, 0.4 * radius)
+
+
+def grown(field: np.ndarray, reach: float) -> np.ndarray:
+    """The largest value of a field within `reach` pixels of each pixel."""
+    side = 2 * round(reach) + 1
+    return cv2.dilate(field, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))

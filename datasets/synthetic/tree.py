@@ -9,14 +9,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from datasets.challenge import ATTRIBUTES
 from datasets.synthetic.lesions import draw_lesion
-from datasets.synthetic.photographs import draw_photograph
+from datasets.synthetic.photographs import draw_attributes, draw_photograph
 from datasets.synthetic.plan import Photograph, plan_photographs, plan_texts
 from misc_utils.errors import UserError
 from misc_utils.files import partial_file
 
 MARKER = "SYNTHETIC.txt"  # beside the drawn folders: the settings, and every file drawn
-FORMAT = 1  # raise it when a change to the code changes the pictures of the same settings
+FORMAT = 1  # raise it when a change to the code changes a picture or mask of the same settings
 
 
 def draw_dataset(
@@ -27,12 +28,14 @@ def draw_dataset(
     shorter_side: tuple[int, int] = (240, 420),
     seed: int = 0,
 ) -> None:
-    """Draw Tasks 1 and 3 with training, validation and test sets; existing files are kept.
+    """Draw Tasks 1 to 3 with training, validation and test sets; existing files are kept.
+
+    A folder that an earlier version drew without attributes gets them in addition.
 
     Args:
         data_dir: folder that gets the `ISIC2018_*` folders; created if it is missing.
-        lesions: lesions in each training set. Task 1 shows each once, a third of those of Task 3
-            have two or three photographs. From 100 on every class has at least eight lesions.
+        lesions: lesions in each training set. Tasks 1 and 2 show each once, a third of those of
+            Task 3 have two or three photographs. From 100 on every class has eight or more.
         test_lesions: images in each validation and each test set, one per lesion.
         shorter_side: smallest and largest shorter side of an image in pixels.
         seed: the same settings and seed give the same files.
@@ -62,41 +65,55 @@ def draw_dataset(
 
 
 def _claim(data_dir: Path, settings: dict[str, object], files: list[Path]) -> None:
-    """Write the marker into a folder without other ISIC 2018 data, or refuse the folder."""
+    """Write the marker into a folder without other ISIC 2018 data, or refuse the folder.
+
+    A marker of the same settings that lists fewer files is completed: an earlier version drew them.
+    """
     lines = ["drawn data", *(f"{name}: {value}" for name, value in settings.items())]
-    lines += ["", "files:", *sorted(path.as_posix() for path in files)]
-    file, marker = data_dir / MARKER, "\n".join(lines) + "\n"
-    if not file.is_file():
-        found = sorted(path.name for path in data_dir.glob("ISIC2018_*"))
-        if found:
-            raise UserError(
-                f"{data_dir}: {found[0]} exists and was not drawn by this program ({MARKER} is "
-                f"missing). Choose another folder: drawn and released data are never mixed."
-            )
-        _write(file, marker.encode())
-    elif file.read_text(encoding="utf-8") != marker:
+    head, names = "\n".join([*lines, "", "files:", ""]), {path.as_posix() for path in files}
+    file, marker = data_dir / MARKER, head + "\n".join(sorted(names)) + "\n"
+    before = file.read_text(encoding="utf-8") if file.is_file() else head
+    if before == marker:
+        return
+    drawn = set(before.removeprefix(head).splitlines())
+    if not drawn < names:
         raise UserError(
             f"{file}: the data here was drawn with other settings or an older version. Delete "
             f"this file and the drawn folders it lists, or choose another folder."
         )
+    known = {name.partition("/")[0] for name in drawn}
+    found = sorted({path.name for path in data_dir.glob("ISIC2018_*")} - known)
+    if found:
+        raise UserError(
+            f"{data_dir}: {found[0]} exists and was not drawn by this program ({MARKER} does not "
+            f"list it). Choose another folder: drawn and released data are never mixed."
+        )
+    _write(file, marker.encode())
 
 
 def _write_photograph(
     data_dir: Path, photograph: Photograph, shorter_side: tuple[int, int]
 ) -> None:
-    """Draw one picture and write it, its mask and its superpixels; the image last."""
+    """Draw one picture and write what is missing of it and its masks; the image last."""
     lesion = draw_lesion(np.random.default_rng(photograph.lesion), photograph.diagnosis)
     image, mask = draw_photograph(np.random.default_rng(photograph.view), lesion, shorter_side)
-    jpeg = cv2.imencode(".jpg", image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, 90))[1]
+    encoded = {}
     if photograph.mask is not None:
-        _write(data_dir / photograph.mask, cv2.imencode(".png", mask)[1].tobytes())
+        encoded[photograph.mask] = cv2.imencode(".png", mask)[1]
     if photograph.superpixels is not None:
         rows, columns = (np.arange(side) // 16 for side in mask.shape)
         label = rows[:, None] * (columns[-1] + 1) + columns  # spread over R, then G, as released
         blue_green_red = np.stack([label >> 16, label >> 8 & 255, label & 255], axis=-1)
-        content = cv2.imencode(".png", blue_green_red.astype(np.uint8))[1].tobytes()
-        _write(data_dir / photograph.superpixels, content)
-    _write(data_dir / photograph.image, jpeg.tobytes())
+        encoded[photograph.superpixels] = cv2.imencode(".png", blue_green_red.astype(np.uint8))[1]
+    if photograph.attributes:
+        masks = draw_attributes(np.random.default_rng(photograph.view), lesion, shorter_side)
+        for file, name in zip(photograph.attributes, ATTRIBUTES, strict=True):
+            encoded[file] = cv2.imencode(".png", masks[name])[1]
+    jpeg = (cv2.IMWRITE_JPEG_QUALITY, 90)
+    encoded[photograph.image] = cv2.imencode(".jpg", image[..., ::-1], jpeg)[1]
+    for file, content in encoded.items():
+        if not (data_dir / file).is_file():
+            _write(data_dir / file, content.tobytes())
 
 
 def _write(file: Path, content: bytes) -> None:
