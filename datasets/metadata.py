@@ -37,18 +37,18 @@ def encode(table: pd.DataFrame, sites: Sequence[str]) -> np.ndarray:
 
 def width(sites: Sequence[str]) -> int:
     """Numbers of an image."""
-    return len(nothing_known(sites))
+    return len(SEXES) + len(sites) + 4
 
 
-def nothing_known(sites: Sequence[str]) -> np.ndarray:
-    """The numbers of an image of which nothing is known, float32 (M,)."""
-    empty = pd.DataFrame({"age": [np.nan], "sex": [""], "site": [""]})
-    return encode(empty, sites)[0]
+def nothing_known(numbers: int) -> np.ndarray:
+    """The numbers of an image of which nothing is known, float32 (M,): each flag is set."""
+    values = np.zeros(numbers, np.float32)
+    values[[1, 2 + len(SEXES), numbers - 1]] = 1
+    return values
 
 
 def leave_out(metadata: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """A copy of rows (n, M) in which those of some images, LEFT_OUT of them, say nothing."""
     kept = metadata.copy()
-    sites = metadata.shape[1] - len(SEXES) - 4
-    kept[random.random(len(kept)) < LEFT_OUT] = nothing_known([""] * sites)
+    kept[random.random(len(kept)) < LEFT_OUT] = nothing_known(metadata.shape[1])
     return kept

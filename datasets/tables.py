@@ -330,7 +330,7 @@ def read_labels(
         lines: {image id: line}, from image_ids; other lines are not looked at.
         told: names of columns.
         classes: all names in the order of their indices, upper case does not count; None: those
-            in the column, in order of first appearance, or those of the columns, in order. Where
+            in the column, in order of first appearance (of numbers: of value), or those of the columns, in order. Where
             each is the name of a column, these columns are read.
         subset: leave images without a label out.
 
@@ -399,7 +399,7 @@ def _label_columns(
             f"or more columns of 0 and 1. Tell which it is with --label-column: "
             f"{listed(list(used.columns))}."
         )
-    if column and columns and (used[columns].isin(ONE).sum(axis=1) == 1).all():
+    if column and (used[columns].isin(ONE).sum(axis=1) == 1).all():
         raise UserError(
             f"{file}: the label may be in the column {column} or in those of 0 and 1: "
             f"{listed(columns)}. Tell which: --label-column {column}, or --classes with the "
@@ -455,7 +455,7 @@ def read_groups(
     Of both, the column is taken that fewer images lack; the patient if no image lacks it, as images
     of one patient are alike too. An image without a group is a group of its own, named after it.
     """
-    used = table.loc[sorted(lines.values())]
+    used = table.loc[list(lines.values())]
     if told.group is not None:
         column = find_column(file, table, told.group, (), "group")
     else:

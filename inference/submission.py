@@ -22,7 +22,7 @@ from datasets.boxes import Box, cut_lesion, radius_of_edge
 from datasets.challenge import check_id
 from datasets.lesion_crops import crop_folder, write_crop
 from datasets.pictures import read_original
-from datasets.tasks import DEFAULT, set_name
+from datasets.tasks import DEFAULT, TASKS, set_name
 from inference.class_table import check_classes_file
 from misc_utils import provenance
 from misc_utils.errors import UserError
@@ -49,8 +49,11 @@ def deciding_settings(settings: Mapping[str, object]) -> dict[str, object]:
     Those are the radius of a hard edge; for masks all that is about crops.
 
     Raises:
-        UserError: masks were asked for in another format than PNG, or with a soft edge.
+        UserError: masks were asked for in another format than PNG, or with a soft edge; or crops of
+            attributes.
     """
+    if settings["task"] == 2 and settings["output"] not in TASKS[2].products:
+        raise UserError("crops are of lesions, not of attributes: write `mask` for --task 2.")
     unused = {"edge_radius"} if settings["edge"] == "hard" else set()
     if settings["output"] == "mask":
         for name, only in (("format", "png"), ("edge", "hard")):

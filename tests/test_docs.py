@@ -7,17 +7,27 @@ from pathlib import Path
 
 import pytest
 
+from datasets.own_settings import OwnFolder
+
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 SCRIPTS = sorted(file.stem for file in (ROOT / "runs").glob("*.py") if file.stem != "paths")
+
+
+def names_of(settings):
+    """Fields of settings, those of a folder of one's own by themselves, as flags name them."""
+    names = {field.name for field in dataclasses.fields(settings)}
+    if "own" in names:
+        names = names - {"own"} | {field.name for field in dataclasses.fields(OwnFolder)}
+    return names
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_flag_of_a_script_is_described(script):
     part = re.search(rf"(?ms)^## `?(?:runs/)?{script}\.py`?\n(.*?)(?=^## |\Z)", COMMANDS)
     assert part, f"docs/commands.md has no part about {script}.py"
-    for field in dataclasses.fields(importlib.import_module(script).Settings):
-        flag = field.name.replace("_", "-")
+    for name in names_of(importlib.import_module(script).Settings):
+        flag = name.replace("_", "-")
         assert re.search(rf"`(--)?{flag}\b", part[1]), f"{script}.py: --{flag}"
 
 
@@ -32,9 +42,7 @@ def test_links_and_flags_of_documents_exist(document):
     for script, flags in re.findall(
         r"python3 runs/(\w+)\.py((?: [^\n`|]*)?(?:\\\n[^\n`|]*)*)", text
     ):
-        fields = {
-            field.name for field in dataclasses.fields(importlib.import_module(script).Settings)
-        }
+        fields = names_of(importlib.import_module(script).Settings)
         for flag in re.findall(r"--([a-z][a-z-]*)", flags):
             name = flag.removeprefix("no-").replace("-", "_")
             assert name in fields or flag.replace("-", "_") in fields or flag == "help", flag

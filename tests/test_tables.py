@@ -161,13 +161,19 @@ def test_excel(write, caplog):
     book = openpyxl.Workbook()
     book.active.title = "nothing"
     sheet = book.create_sheet("images")
-    for row in ([], ["image", "age", "sure", None], ["0001", 45, True], [], ["b ", 45.5, None]):
+    for row in (
+        [],
+        ["image", "age", "sure", None],
+        ["0001", 45, True],
+        [],
+        ["u\u0308 ", 45.5, None],
+    ):
         sheet.append(row)
     sheet["D9"].number_format = "0.00"  # an empty cell
     stream = io.BytesIO()
     book.save(stream)
     table = read_table(write(stream.getvalue(), "table.XLSX"))
-    assert table.to_numpy().tolist() == [["0001", "45", "True"], ["b", "45.5", ""]]
+    assert table.to_numpy().tolist() == [["0001", "45", "True"], ["ü", "45.5", ""]]
     assert list(table.columns) == ["image", "age", "sure"]
     assert table.index.tolist() == [3, 5]
     assert not caplog.text
@@ -252,12 +258,14 @@ def test_suffixes_of_images_are_left_off_once(suffix):
 
 
 def test_images_of_a_table(write):
-    file = write("image,x\nc/B.png,1\n/data/a/1.jpg,2\n\ngone,3\nISIC_2,4\nx/3.tif,5\nb/1.JPG,6\n")
+    file = write(
+        "image,x\nc/B.png,1\n/data/a/1.jpg,2\n\nx/y/gone,3\nISIC_2,4\nx/3.tif,5\nb/1.JPG,6\n"
+    )
     ids = {"a/1": "a__1", "b/1": "b__1", "b": "B", "isic_2": "ISIC_2", "a/3": "a/3", "3": "a/3"}
     found, strays = tables.image_ids(file, read_table(file), "image", ids)
     assert found == {"B": 2, "a__1": 3, "ISIC_2": 6, "b__1": 8}
     assert list(found) == ["B", "a__1", "ISIC_2", "b__1"]
-    assert strays == ["gone", "x/3.tif"]  # of another folder than a
+    assert strays == ["x/y/gone", "x/3.tif"]  # of another folder than a
 
 
 @pytest.mark.parametrize(
@@ -289,11 +297,14 @@ HOT = "image,MEL,NV,UNK\na,0.0,1.0,0.0\nb,1.0,0.0,0.0\nc,0,1,0\n"
          ("MEL", "NV", "DF"), "classes: 3, without an image: DF."),
         ("image,target\na,0\nb,1\nc,0\n", {}, [0, 1, 0], ("0", "1"), "column target"),
         ("image,target\na,1.0\nb,0.0\nc,0.\n", {}, [0, 1, 1], ("1", "0"), "column target"),
-        ("image,target\na,1\nb,0\nc,0\n", {"classes": ["0.0", "1.0"]}, [1, 0, 0], ("0", "1"),
+        ("image,target\na,1\nb,0\nc,0\n", {"classes": ["0.0", " 1"]}, [1, 0, 0], ("0", "1"),
          "target"),
         ("image,x,dx\na,p,nv\nb,q,nv\nc,p,nv\n", {"told": Columns(label="X")}, [0, 1, 0],
          ("p", "q"), "column x"),
-        ("image,dx\na,nv\nb,NA\nc,nv\n", {"classes": ["nv", "na"]}, [0, 1, 0], ("nv", "na"), ""),
+        ("image,dx\na,nv\nb,NA\nc,nv\n", {"classes": ["nv ", "NA"]}, [0, 1, 0], ("nv", "NA"),
+         "column dx"),
+        ("image,dx\na,u\nb,v\nc,w\n", {"classes": ["u", "w", "v"]}, [0, 2, 1], ("u", "w", "v"),
+         "column dx"),
         ("image,dx\na,nv\nb,NA\nc,nv\n", {"subset": True}, [0, None, 0], ("nv",),
          "classes: 1; images left out as they have no label: 1."),
         (HOT, {}, [1, 0, 1], ("MEL", "NV", "UNK"),
@@ -301,10 +312,10 @@ HOT = "image,MEL,NV,UNK\na,0.0,1.0,0.0\nb,1.0,0.0,0.0\nc,0,1,0\n"
         (HOT, {"classes": ["nv", "mel"]}, [0, 1, 0], ("nv", "mel"), "columns NV, MEL of"),
         (HOT, {"classes": ["DF", "UNK", "NV", "MEL"]}, [2, 3, 2], ("DF", "UNK", "NV", "MEL"),
          "classes: 4, without an image: DF, UNK."),
-        ("image,sex,MEL,NV,age\na,0,0,1,1\nb,1,1,0,0\nc,1,0,1,0", {}, [1, 0, 1], ("MEL", "NV"),
-         "MEL"),
-        ("image,MEL,NV,note\na,0,1,\nb,,,\nc,0,1,\n", {"subset": True}, [1, None, 1], ("MEL", "NV"),
-         "without an image: MEL; images left out as they have no label: 1."),
+        ("image,Patient_ID,MEL,NV,Age_approx\na,0,0,1,1\nb,1,1,0,0\nc,1,0,1,0", {}, [1, 0, 1],
+         ("MEL", "NV"), "columns MEL, NV of"),
+        ("image,MEL,NV,note\na,0,1,x\nb,,,\nc,0,1,\n", {"subset": True}, [1, None, 1],
+         ("MEL", "NV"), "without an image: MEL; images left out as they have no label: 1."),
         ("image,who,MEL,NV\na,1,0,1\nb,0,1,0\nc,1,0,1", {"told": Columns(group="Who")}, [1, 0, 1],
          ("MEL", "NV"), "MEL, NV"),
         # columns of 0 and 1 that are no classes do not count beside a column of labels
@@ -330,9 +341,9 @@ def test_labels(opened, text, options, labels, classes, said):
 
 def test_classes_are_those_of_the_images(opened):
     file, table, lines = opened("image,dx\na,vasc\nb,nv\nc,\nd,mel\ne,nv\n")
-    lines = {image: lines[image] for image in "edb"}
+    lines = {image: lines[image] for image in "deb"}
     labels, classes, _ = read_labels(file, table, lines)
-    assert (labels, classes) == ({"e": 0, "d": 1, "b": 0}, ("nv", "mel"))
+    assert (labels, classes) == ({"d": 1, "e": 0, "b": 0}, ("nv", "mel"))
 
 
 @pytest.mark.parametrize(
@@ -371,6 +382,11 @@ def test_classes_are_those_of_the_images(opened):
 def test_labels_that_are_not_clear(opened, text, options, message):
     with pytest.raises(UserError, match=rf"(?s)table\.csv.*{message}"):
         read_labels(*opened(text), **options)
+
+
+def test_a_thousand_classes_are_read(opened):
+    text = "image,dx\n" + "".join(f"{k},{k // 2}\n" for k in range(2000))
+    assert len(read_labels(*opened(text))[1]) == 1000
 
 
 def test_other_lines_may_be_wrong(opened):
@@ -429,7 +445,7 @@ def test_metadata(opened, caplog):
 
 def test_metadata_that_is_not_there_is_unknown_and_said(opened, caplog):
     caplog.set_level("INFO")
-    metadata = read_metadata(*opened("image,site,anatom_site_general\na,x,Y\nb,x,Y\n"))
+    metadata = read_metadata(*opened("image,site,anatom_site_general,Site\na,x,Y,z\nb,x,Y,z\n"))
     assert metadata["age"].isna().all() and metadata["age"].dtype == np.float64
     assert (metadata["sex"] == "").all() and (metadata["site"] == "y").all()
     said = "age: no column, so unknown; sex: no column, so unknown; site: anatom_site_general"
