@@ -330,8 +330,8 @@ def read_labels(
         lines: {image id: line}, from image_ids; other lines are not looked at.
         told: names of columns.
         classes: all names in the order of their indices, upper case does not count; None: those
-            in the column, in order of first appearance (of numbers: of value), or those of the columns, in order. Where
-            each is the name of a column, these columns are read.
+            in the column, in order of first appearance (numbers: of size), or those of the
+            columns, in order. Where each is the name of a column, these columns are read.
         subset: leave images without a label out.
 
     Returns:
@@ -344,6 +344,8 @@ def read_labels(
     if column:
         names = _names_in_cells(used[column], classes or ())
         found = tuple(name for name in names.unique() if name)
+        if all(WHOLE_NUMBER.fullmatch(name) for name in found):
+            found = tuple(sorted(found, key=int))
         if classes is None and (len(found) > MOST_CLASSES or len(found) == len(names) > 2):
             raise UserError(
                 f"{file}, {source}: found {len(found)} names in {len(names)} lines "

@@ -58,3 +58,15 @@ def test_borders_are_mirrored_not_smeared():
     rules = Augmentation(shift=0.3)
     moved, _ = augment(image, None, rules, np.random.default_rng(1))
     assert (moved.std(axis=0) > 50).all() and (moved.std(axis=1) > 50).all()
+
+
+def test_every_channel_of_a_mask_moves_with_its_image():
+    random = np.random.default_rng(5)
+    image, mask = (random.integers(0, 2, (24, 24, k), np.uint8) for k in (3, 5))
+    rules = AUGMENTATIONS["affine_light"]
+    _, together = augment(image, mask, rules, np.random.default_rng(7))
+    assert together.shape == mask.shape
+    for k in range(5):
+        _, alone = augment(image, mask[..., k : k + 1], rules, np.random.default_rng(7))
+        # OpenCV rounds where two pixels are equally near as the number of channels has it
+        assert (together[..., k : k + 1] != alone).mean() < 0.01

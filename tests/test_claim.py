@@ -253,3 +253,28 @@ def test_random_weights_recorded_as_imagenet_are_random_weights(tmp_path):
     run.weights.write_text("w")
     with pytest.raises(UserError, match="weights imagenet then, none now"):
         claimed(tmp_path, weights="none", backbone="vgg16")
+
+
+def test_settings_that_earlier_code_did_not_have_count_as_what_they_were(tmp_path):
+    trained(tmp_path)  # says nothing of data set, preprocessing and metadata
+    assert claimed(tmp_path, preprocess=(), metadata=False, dataset="isic2018") is None
+    for changed in ({"preprocess": ("remove_hair",)}, {"metadata": True}):
+        with pytest.raises(UserError, match=next(iter(changed))):
+            claimed(tmp_path, **changed)
+
+
+def test_another_data_set_has_runs_of_its_own(tmp_path):
+    trained(tmp_path)
+    run = claimed(tmp_path, dataset="ph2")
+    assert run.name == "ph2_task1_tiny_k0_v0" and run.folder.name == run.name
+
+
+def test_where_images_lie_is_no_difference_but_the_classes_are(tmp_path):
+    facts = FACTS | {"classes": ["a", "b"]}
+    run = claimed(tmp_path, facts=facts, own={"images": "/here"})
+    run_folder.finish_run(run, {})
+    for file in (run.weights, run.state):
+        file.write_bytes(b"")
+    assert claimed(tmp_path, facts=facts, own={"images": "/there"}) is None
+    with pytest.raises(UserError, match="the classes"):
+        claimed(tmp_path, facts=FACTS | {"classes": ["b", "a"]}, own={"images": "/here"})

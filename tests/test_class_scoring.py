@@ -8,6 +8,7 @@ from evaluation.class_scoring import (
     mean_over_classes,
     measure_classes,
     score_classes,
+    sensitivity_at,
 )
 
 
@@ -233,3 +234,40 @@ def test_a_submission_as_the_organisers_score_it(tmp_path):
     ours = score_classes(truth, probability, weights)
     assert ours.balanced_accuracy == pytest.approx(theirs.overall, abs=1e-9)
     assert score_classes(truth, probability).balanced_accuracy != pytest.approx(theirs.overall)
+
+
+def test_sensitivity_at_a_specificity_by_hand():
+    # positives at .9 .7 .4, negatives at .8 .6 .5 .3 .2
+    score = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2])
+    positive = np.array([1, 0, 1, 0, 0, 1, 0, 0], bool)
+    ones = np.ones((1, 8))
+    for specificity, expected in ((1.0, 1 / 3), (0.8, 2 / 3), (0.5, 2 / 3), (0.4, 1.0), (0.0, 1.0)):
+        assert sensitivity_at(specificity, positive, score, ones)[0] == pytest.approx(expected)
+    # without the negative at .8 the positive at .7 is found at no cost
+    weights = np.array([[1, 0, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0, 1, 1]])
+    assert sensitivity_at(1.0, positive, score, weights) == pytest.approx([2 / 3, 1 / 2])
+
+
+def test_images_of_one_score_are_not_parted():
+    score, positive = np.array([0.5, 0.5, 0.5, 0.1]), np.array([1, 1, 0, 0], bool)
+    ones = np.ones((1, 4))
+    assert sensitivity_at(0.9, positive, score, ones)[0] == 0
+    assert sensitivity_at(0.5, positive, score, ones)[0] == 1
+    none = sensitivity_at(0.9, np.ones(4, bool), score, ones)
+    assert np.isnan(none).all() and np.isnan(sensitivity_at(0.9, ~positive & False, score, ones))
+
+
+def test_sensitivity_agrees_with_every_threshold():
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        score, positive = random.integers(0, 8, 30) / 8, random.random(30) < 0.4
+        if positive.all() or not positive.any():
+            continue
+        wanted = random.choice([0.5, 0.8, 0.9, 0.95])
+        best = max(
+            (score[positive] > cut).mean()
+            for cut in [-1.0, *np.unique(score)]
+            if (score[~positive] <= cut).mean() >= wanted - 1e-9
+        )
+        found = sensitivity_at(wanted, positive, score, np.ones((1, 30)))[0]
+        assert found == pytest.approx(best)

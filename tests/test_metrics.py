@@ -4,6 +4,7 @@ import pytest
 
 from models.metrics import (
     BalancedAccuracy,
+    SetJaccard,
     classification_metrics,
     jaccard_per_image,
     segmentation_metrics,
@@ -123,3 +124,21 @@ def test_they_compute_the_same_compiled_in_evaluate(jit_compile):
     result = model.evaluate(prediction, truth, batch_size=4, verbose=0, return_dict=True)
     assert result["accuracy"] == pytest.approx(4 / 6)
     assert result["balanced_accuracy"] == pytest.approx((3 / 4 + 0 + 1) / 3)
+
+
+def test_the_jaccard_of_a_set_is_that_of_all_its_pixels():
+    """Images of 1 x 4 pixels, two channels, in two batches; the second channel is nowhere."""
+    truth = np.zeros((3, 1, 4, 2), np.float32)
+    probability = np.zeros((3, 1, 4, 2), np.float32)
+    truth[0, 0, :2, 0] = truth[1, 0, :1, 0] = 1
+    probability[0, 0, 1:4, 0] = probability[2, 0, 0, 0] = 0.9  # one pixel in both, five in either
+    metric = SetJaccard(2)
+    assert float(metric.result()) == 1
+    for part in (slice(0, 2), slice(2, 3)):
+        metric.update_state(truth[part], probability[part])
+    # union: image 0 has 4, image 1 has 1, image 2 has 1
+    assert float(metric.result()) == pytest.approx((1 / 6 + 1) / 2)
+    metric.reset_state()
+    assert float(metric.result()) == 1
+    (only,) = segmentation_metrics(5)
+    assert only.name == "jaccard"

@@ -296,7 +296,7 @@ HOT = "image,MEL,NV,UNK\na,0.0,1.0,0.0\nb,1.0,0.0,0.0\nc,0,1,0\n"
         ("image,dx\na,nv\nb,mel\nc,nv\n", {"classes": ["MEL", "NV", "DF"]}, [1, 0, 1],
          ("MEL", "NV", "DF"), "classes: 3, without an image: DF."),
         ("image,target\na,0\nb,1\nc,0\n", {}, [0, 1, 0], ("0", "1"), "column target"),
-        ("image,target\na,1.0\nb,0.0\nc,0.\n", {}, [0, 1, 1], ("1", "0"), "column target"),
+        ("image,target\na,1.0\nb,0.0\nc,0.\n", {}, [1, 0, 0], ("0", "1"), "column target"),
         ("image,target\na,1\nb,0\nc,0\n", {"classes": ["0.0", " 1"]}, [1, 0, 0], ("0", "1"),
          "target"),
         ("image,x,dx\na,p,nv\nb,q,nv\nc,p,nv\n", {"told": Columns(label="X")}, [0, 1, 0],
