@@ -176,9 +176,9 @@ def parse_label(text: str) -> tuple[str, str]:
 def check_alike(ensemble: Ensemble) -> None:
     """Raise UserError, showing both fingerprints, unless all runs share folds and data.
 
-    One net could else have been trained on what another held out. Task 3 nets that see different
-    views of the lesions have different pictures; of those only the folds, which hold ids, lesions
-    and labels, must agree.
+    One net could else have been trained on what another held out. Nets that see different views of
+    the lesions, other preprocessing or metadata have different data; of those only the folds, which
+    hold ids, lesions and labels, must agree.
     """
     folds = {name: run_folder.folds_fingerprint(table) for name, table in ensemble.folds.items()}
     first, *others = ensemble.runs
@@ -188,8 +188,7 @@ def check_alike(ensemble: Ensemble) -> None:
             "truth": (first.truth_fingerprint, run.truth_fingerprint),
             "classes": (" ".join(first.classes), " ".join(run.classes)),
         }
-        same_view = first.settings.get("lesion_view") == run.settings.get("lesion_view")
-        if same_view and first.steps == run.steps:
+        if _sees(first) == _sees(run):
             pairs["data"] = first.data_fingerprint, run.data_fingerprint
         for what, (one, other) in pairs.items():
             if one != other:
@@ -199,6 +198,11 @@ def check_alike(ensemble: Ensemble) -> None:
                     f"second. Train both on the same data with the same --num-folds, --limit and "
                     f"--seed."
                 )
+
+
+def _sees(run: Run) -> tuple:
+    """What a net is shown of an image: nets of other views have other data, of the same images."""
+    return run.settings.get("lesion_view"), run.steps, run.sites
 
 
 def check_unchanged(ensemble: Ensemble, names: Collection[str]) -> None:

@@ -48,6 +48,7 @@ RANGES = {
     "epochs": (1, MOST),
     "batch_size": (1, MOST),
     "limit": (1, MOST),
+    "count": (1, 100),
     "workers": (1, 1000),
     "learning_rate": (1e-30, MOST),
     "min_learning_rate": (0, MOST),

@@ -121,6 +121,9 @@ def test_other_views_of_the_same_lesions_may_be_blended(tmp_path):
     make_run(tmp_path, "vgg16", 0, "d", folds, "other crops", 3, lesion_view="crop")
     with pytest.raises(UserError, match="different data"):
         ensemble.check_alike(ensemble.find_ensemble(tmp_path, 3, "vgg16", "c", ["vgg16:d"]))
+    seen = {"lesion_view": "whole", "preprocess": ["remove_hair"]}
+    make_run(tmp_path, "vgg16", 0, "h", folds, "without hair", 3, **seen)
+    ensemble.check_alike(ensemble.find_ensemble(tmp_path, 3, "vgg16", "w", ["vgg16:h"]))
     relabelled = folds.assign(label=[1, 1, 2, 3, 4, 5])
     make_run(tmp_path, "vgg16", 0, "r", relabelled, "whole", 3, lesion_view="whole")
     with pytest.raises(UserError, match="different folds"):
