@@ -21,8 +21,8 @@ from training import run_folder
 INTERVALS = "Intervals: percentiles of 2,000 bootstrap resamples of the {}."
 
 COMMON_LIMITS = (
-    "People: skin tones, ages and body sites are those of the archive, mostly light skin; nothing "
-    "here says how the nets do on others.",
+    "People: skin tones, ages and body sites are those of the training images, in the ISIC Archive "
+    "mostly light skin; nothing here says how the nets do on others.",
     "Cameras and clinics other than those the training images come from, photographs taken without "
     "a dermatoscope, and images with more than one lesion.",
     "Images of none of the classes, or without a lesion: the nets answer all the same.",
@@ -34,9 +34,9 @@ FOLD_LIMITS = (
     "scores are a little too high.",
     "Held-out images come from the same sources as those trained on.",
 )
-TASK_1_LIMIT = (
-    "Which Task 1 images show the same lesion is not known; two photographs of one lesion may have "
-    "come into different folds."
+UNGROUPED_LIMIT = (
+    "Which images show the same lesion is not known; two photographs of one lesion may have come "
+    "into different folds."
 )
 
 
@@ -93,7 +93,7 @@ def about(scope: Scope, used: Mapping | None, count: int) -> dict[str, dict]:
     ensemble = scope.ensemble
     first = ensemble.runs[0]
     folds = ensemble.folds[first.name]
-    data = {"data fingerprint": first.data_fingerprint}
+    data = {"data set": first.dataset, "data fingerprint": first.data_fingerprint}
     if first.truth_fingerprint:
         data["truth fingerprint"] = first.truth_fingerprint
     data["folds fingerprint"] = run_folder.folds_fingerprint(folds)
@@ -124,8 +124,8 @@ def limits(scope: Scope) -> list[str]:
     if scope.held_out:
         monitors = sorted({run.settings["monitor"] for run in ensemble.runs})
         lines += [line.format(monitor=" and ".join(monitors)) for line in FOLD_LIMITS]
-        if ensemble.task == 1:
-            lines.append(TASK_1_LIMIT)
+        if "lesion" not in ensemble.folds[ensemble.runs[0].name]:
+            lines.append(UNGROUPED_LIMIT)
     return lines
 
 

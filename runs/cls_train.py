@@ -77,6 +77,7 @@ def train(plan, dataset) -> None:
     from datasets import lesion_crops, metadata
     from datasets.dataset import check_steps
     from datasets.folds import limit_labels, split_lesions
+    from deploy.kept_features import keep_features
     from inference import kept_logits
     from models.classifier import build_classifier
     from models.encoder import check_weights
@@ -146,6 +147,7 @@ def train(plan, dataset) -> None:
         for fold in trained_folds:
             charts.write_history(fold.run.file("history.png"), fold.run.name, fold.progress.columns)
             kept_logits.keep_held_out(fold, inputs, settings.batch_size)
+            keep_features(fold.run, fold.logits_model, inputs, folds, settings.batch_size)
             fold.finish()
             best = fold.progress.scores
             print(

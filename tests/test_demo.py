@@ -13,7 +13,7 @@ import paths
 from misc_utils.errors import UserError
 
 SCRIPTS = ["seg_train", "seg_eval", "seg_tune", "seg_predict"]
-SCRIPTS += ["cls_train", "cls_eval", "cls_tune", "cls_predict"]
+SCRIPTS += ["cls_train", "cls_eval", "cls_tune", "cls_predict", "predict"]
 RUNS = {"task1_tiny_v0": {"jaccard": 0.8}, "task3_tiny_v0": {"balanced_accuracy": 0.5}}
 
 
@@ -54,6 +54,9 @@ def test_every_step_is_a_command_its_script_understands():
     steps = list(parsed(settings))
     assert {name for name, _ in steps} == set(SCRIPTS)
     for name, given in steps:
+        if name == "predict":
+            assert given.overwrite and "data/ISIC2018_Task3_Validation_Input" in given.images[0]
+            continue
         assert given.backbone == "tiny" and given.version == "0"
         if name.endswith("_eval"):
             assert given.k_fold == "all" and given.eval_set == "fold"  # as check_scores reads
@@ -84,12 +87,12 @@ def test_the_demo_says_what_it_runs_and_what_is_left(quick_demo, tmp_path, capsy
     assert drawn == [((root / "data",), {"lesions": 30, "seed": 2})]
     said = capsys.readouterr().out
     steps = re.findall(r"^\[(\d+)/11\] [A-Z]", said, re.MULTILINE)
-    assert steps == [str(number) for number in range(1, 12)]
+    assert steps == [str(number) for number in range(1, 13)]
     assert f"\n$ export ISIC_ROOT='{root}'\n" in said
     printed = [
         shlex.split(line)[1:] for line in re.findall(r"^\$ (python3 .*)", said, re.MULTILINE)
     ]
-    assert printed == [command[1:] for command, _, _ in run] and len(run) == 10
+    assert printed == [command[1:] for command, _, _ in run] and len(run) == 11
     assert {where[1:] for where in run} == {(paths.repository, str(root))}
     for name in ("task1_test", "task3_training_crops", "task3_test_submission.csv", *RUNS):
         assert re.search(rf"^  .*{re.escape(str(root))}/.*{name}", said, re.MULTILINE)

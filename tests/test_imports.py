@@ -19,6 +19,7 @@ LINE = (
     "inference",
     "evaluation",
     "reports",
+    "deploy",
     "runs",
 )
 SCRIPTS = sorted(file.stem for file in (ROOT / "runs").glob("*.py"))

@@ -1,0 +1,1 @@
+"""Trained nets for images of one's own: answers, how sure they are, pages to look at."""

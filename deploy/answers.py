@@ -1,0 +1,268 @@
+"""What is written of predictions: pictures, a row per image as JSON and CSV, a page to look at.
+
+Enters: a Predictor, images by name. Leaves, in one folder of submissions/: `masks/`, `crops/`,
+`heat/` and `overlays/` with a file per image, `predictions.json`, `predictions.csv` and
+`index.html`. An image that cannot be read is a row with its reason.
+"""
+
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from datasets.boxes import cut_box, widen
+from datasets.pictures import read_image
+from deploy.load import Trained
+from deploy.predictor import Prediction, Predictor
+from deploy.sources import Source
+from inference.submission import ResultFolder
+from misc_utils.errors import UserError
+from misc_utils.files import partial_file, sha256, write_text
+from reports import figures
+from reports.pages import format_score, render
+
+FORMAT = 1
+SIDE = 480  # longest side of an overlay, in pixels
+CROP_MARGIN = 0.1  # around the lesion in a crop, as a share of its longer side
+QUALITY = 90  # of JPEG
+NOT_FOR_DIAGNOSIS = "For research only. Not for diagnosis."
+
+
+def check_name(name: str) -> None:
+    """UserError for what cannot name the folder of predictions."""
+    if not re.fullmatch(r"[\w-]{1,80}", name) or re.match(r"(\w+_)?task\d", name):
+        raise UserError(
+            f"--name {name!r}: letters, digits, - and _ only, 80 at most, and not like that of a "
+            f"submission."
+        )
+
+
+def is_done(result: ResultFolder, source: Source) -> bool:
+    """Whether the answer for an image is there, of the same content, with all its files."""
+    row = result.journal.rows.get(source.name)
+    if row is None or row["path"] != source.shown:
+        return False
+    try:
+        return row["digest"] == _digest(source.read()) and (
+            "reason" in row or source.name in result.done
+        )
+    except (OSError, ValueError):
+        return "reason" in row
+
+
+def answer(
+    result: ResultFolder, predictor: Predictor, sources: Sequence[Source], settings: Any
+) -> Iterator[dict]:
+    """Ask for each image, write its pictures, enter it into the journal; its rows, one by one.
+
+    Read from the settings: batch_size, overlay_only.
+    """
+    with ThreadPoolExecutor() as threads:
+        left = iter(sources)
+        following = list(threads.map(_read, islice(left, settings.batch_size)))
+        while following:
+            batch = following
+            futures = [threads.submit(_read, s) for s in islice(left, settings.batch_size)]
+            good = [
+                (source, digest, image)
+                for source, digest, image in batch
+                if not isinstance(image, str)
+            ]
+            predictions = []
+            if good:
+                images = [image for _, _, image in good]
+                # filled up, so that the nets see batches of one size only
+                images += images[:1] * (settings.batch_size - len(images))
+                predictions = predictor.predict_batch(images)[: len(good)]
+            rows = threads.map(
+                lambda one: _write(result.folder, settings.overlay_only, *one),
+                zip(good, predictions, strict=True),
+            )
+            by_name = {row["name"]: row for row in rows}
+            for source, digest, image in batch:
+                row = by_name.get(source.name) or {"name": source.name, "reason": str(image)}
+                row |= {"path": source.shown, "digest": digest, "files": row.get("files", {})}
+                result.journal.add(source.name, row)
+                yield row
+            following = [future.result() for future in futures]
+
+
+def _read(source: Source) -> tuple[Source, str, np.ndarray | str]:
+    """The image, or why there is none."""
+    digest = ""
+    try:
+        content = source.read()
+        digest = _digest(content)
+        return source, digest, read_image(content)[0]
+    except (OSError, ValueError) as error:
+        return source, digest, str(error)
+
+
+def _digest(content: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(content).hexdigest()
+
+
+def _write(folder: Path, overlay_only: bool, asked: tuple, said: Prediction) -> dict:
+    """Write the pictures of one image; its row, as JSON takes it."""
+    source, _, image = asked
+    pictures = {"overlays": (".jpg", figures.outline(image, None, said.mask, SIDE))}
+    if not overlay_only:
+        if said.mask is not None:
+            pictures["masks"] = (".png", said.mask)
+            box = widen(said.box, CROP_MARGIN, said.height, said.width)
+            pictures["crops"] = (".jpg", figures.shrink(cut_box(image, box), SIDE))
+        if said.heat is not None:
+            pictures["heat"] = (".jpg", draw_heat(said.seen, said.heat))
+    files = {}
+    for kind, (ending, pixels) in pictures.items():
+        file = folder / kind / f"{source.name}{ending}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with partial_file(file, durable=False) as partial:
+            partial.write_bytes(_encoded(ending, pixels))
+        files[f"{kind}/{file.name}"] = sha256(file)
+    row: dict[str, Any] = {"name": source.name, "height": said.height, "width": said.width}
+    if said.mask is not None:
+        lesion = int(np.count_nonzero(said.mask))
+        row |= {
+            "lesion_share": lesion / said.mask.size,
+            "box": [said.box.top, said.box.left, said.box.height, said.box.width],
+            "mask_agreement": said.mask_agreement,
+        }
+    if said.probability is not None:
+        row |= {
+            "class": said.decided,
+            "probability": said.probability,
+            "agreement": said.agreement,
+            "spread": said.spread,
+            "unlikeness": said.unlikeness,
+            "unlike_training_images": said.unlike,
+        }
+    return row | {"files": files}
+
+
+def _encoded(ending: str, pixels: np.ndarray) -> bytes:
+    if pixels.ndim == 3:
+        pixels = pixels[..., ::-1]
+    options = (cv2.IMWRITE_JPEG_QUALITY, QUALITY) if ending == ".jpg" else ()
+    return cv2.imencode(ending, np.ascontiguousarray(pixels), options)[1].tobytes()
+
+
+def draw_heat(seen: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """What a net saw with where it looked laid over it, yellow for most: uint8 (S, S, 3)."""
+    side = seen.shape[0]
+    smooth = np.clip(cv2.resize(heat, (side, side), interpolation=cv2.INTER_CUBIC), 0, 1)
+    colours = cv2.applyColorMap(np.rint(255 * smooth).astype(np.uint8), cv2.COLORMAP_INFERNO)
+    weight = 0.65 * smooth[..., None]
+    return np.rint((1 - weight) * seen + weight * colours[..., ::-1]).astype(np.uint8)
+
+
+def write_tables(result: ResultFolder, sources: Sequence[Source]) -> dict[str, int]:
+    """Write predictions.json and predictions.csv; how many images were answered, and how many not.
+
+    In the order of the sources. The JSON has a format number, the nets and a row per image; in the
+    CSV each class has a column.
+    """
+    rows = list(_rows(result, sources))
+    content = {
+        "format": FORMAT,
+        "use": NOT_FOR_DIAGNOSIS,
+        "made_by": result.made_by,
+        "images": rows,
+    }
+    result.folder.mkdir(parents=True, exist_ok=True)
+    write_text(result.folder / "predictions.json", json.dumps(content, indent=1) + "\n")
+    flat = []
+    for row in rows:
+        kept = {k: v for k, v in row.items() if k not in ("probability", "files", "box")}
+        if "box" in row:
+            names = ("box_top", "box_left", "box_height", "box_width")
+            kept |= dict(zip(names, row["box"], strict=True))
+        flat.append(kept | row.get("probability", {}))
+    text = io.StringIO()
+    pd.DataFrame(flat).to_csv(text, index=False, lineterminator="\n")
+    write_text(result.folder / "predictions.csv", text.getvalue())
+    failed = sum("reason" in row for row in rows)
+    unlike = sum(bool(row.get("unlike_training_images")) for row in rows)
+    empty = sum(row.get("lesion_share") == 0 for row in rows)
+    summary = {"answered": len(rows) - failed, "not_answered": failed}
+    summary |= {"without_lesion": empty} if any("lesion_share" in row for row in rows) else {}
+    if any(row.get("unlikeness") is not None for row in rows):
+        summary["unlike_the_training_images"] = unlike
+    return summary
+
+
+def _rows(result: ResultFolder, sources: Sequence[Source]) -> Iterator[dict]:
+    """What the journal holds of each image, without what is for resuming alone."""
+    for source in sources:
+        row = dict(result.journal.rows[source.name])
+        row.pop("digest")
+        files = {Path(file).parent.name: file for file in row.pop("files")}
+        yield {"name": source.name, "path": row.pop("path")} | row | {"files": files}
+
+
+def failures(result: ResultFolder, sources: Sequence[Source]) -> list[tuple[str, str]]:
+    """Path and reason of each image that could not be read."""
+    rows = _rows(result, sources)
+    return [(row["path"], row["reason"]) for row in rows if "reason" in row]
+
+
+def write_page(result: ResultFolder, sources: Sequence[Source], trained: Trained) -> Path:
+    """Write index.html, which shows the pictures in the folders beside it; its file."""
+    cards = [_card(row) for row in _rows(result, sources)]
+    nets = [one.name for one in (trained.segmenter, trained.classifier) if one is not None]
+    counts = Counter(card["decided"] for card in cards if card["decided"])
+    content = {
+        "title": "Predictions",
+        "nets": nets,
+        "cards": cards,
+        "classes": sorted(counts),
+        "counts": counts,
+        "use": NOT_FOR_DIAGNOSIS,
+    }
+    file = result.folder / "index.html"
+    write_text(file, render("predictions.html.j2", **content))
+    return file
+
+
+def _card(row: dict) -> dict:
+    """What the page says of an image."""
+    probability = row.get("probability", {})
+    largest = max(probability.values(), default=0.0)
+    said = []
+    if row.get("lesion_share") == 0:
+        said.append("no lesion found")
+    elif "lesion_share" in row:
+        said.append(f"lesion: {100 * row['lesion_share']:.1f} % of the image")
+    if row.get("mask_agreement") is not None:
+        said.append(f"agreement of the nets on it: {format_score(row['mask_agreement'])}")
+    if row.get("agreement") is not None:
+        said.append(
+            f"{100 * row['agreement']:.0f} % of the nets decide so (standard deviation "
+            f"{format_score(row['spread'])})"
+        )
+    return {
+        "name": row["name"],
+        "path": row["path"],
+        "reason": row.get("reason"),
+        "files": row["files"],
+        "decided": row.get("class"),
+        "certainty": round(largest, 4),
+        "unlikeness": row.get("unlikeness"),
+        "unlike": row.get("unlike_training_images"),
+        "said": said,
+        "bars": [
+            (name, format_score(value), round(100 * value, 1), value == largest)
+            for name, value in probability.items()
+        ],
+    }

@@ -1,0 +1,162 @@
+"""From trained runs to a Predictor.
+
+Enters: the root of data/, model_data/ and submissions/, names of trainings. Leaves: a Predictor of
+all folds that were trained, with the tuned values there are.
+"""
+
+import logging
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from datasets import lesion_crops
+from datasets.tasks import DEFAULT, TASKS, flags, script
+from deploy.kept_features import keep_features, load_reference
+from deploy.nets import ClassNet, MaskNet, load_class_net, load_mask_net
+from deploy.predictor import Predictor
+from evaluation import calibration, tuned
+from inference.ensemble import Ensemble, check_unchanged, find_ensemble, parse_label
+from inference.inputs import classifier_inputs, open_dataset_of
+from inference.postprocess import PostProcessing
+from inference.scope import Scope
+from misc_utils import provenance
+from misc_utils.errors import UserError
+from misc_utils.messages import command
+from training import run_folder
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """The trainings that answer."""
+
+    segmenter: Ensemble | None
+    classifier: Ensemble | None
+
+    @property
+    def weight_hashes(self) -> dict[str, str]:
+        """SHA-256 of the weights of each run."""
+        both = [one.weight_hashes for one in (self.segmenter, self.classifier) if one is not None]
+        return {name: digest for hashes in both for name, digest in hashes.items()}
+
+
+def find_trained(
+    model_data: Path,
+    segmenter: str | None,
+    classifier: str | None,
+    dataset: str = DEFAULT,
+    mask: bool = True,
+    classes: bool = True,
+) -> Trained:
+    """The trainings named `backbone:version`, or the only one there is; several joined by +.
+
+    Raises UserError where there is none, or several and none is named; without `mask` or `classes`
+    that half is not looked for.
+    """
+    return Trained(
+        _find(model_data, 1, segmenter, dataset, "segmenter", "mask") if mask else None,
+        _find(model_data, 3, classifier, dataset, "classifier", "classes") if classes else None,
+    )
+
+
+def _find(
+    model_data: Path, task: int, named: str | None, dataset: str, flag: str, half: str
+) -> Ensemble:
+    runs = run_folder.list_runs(model_data, task, dataset)
+    labels = list(dict.fromkeys(run.label for run in runs if run.weights.exists()))
+    if named is None and len(labels) != 1:
+        train = command(script(task, "train"), *flags(task, dataset))
+        ways = f"Name one with --{flag}: {', '.join(labels)}." if labels else f"Train it ({train})."
+        raise UserError(
+            f"{model_data} holds {len(labels)} trainings of the {TASKS[task].what}. {ways} Or do "
+            f"without: --no-{half}."
+        )
+    first, *more = (named or labels[0]).split("+")
+    return find_ensemble(model_data, task, *parse_label(first), more, dataset=dataset)
+
+
+def load_predictor(
+    root: Path, trained: Trained, *, views: int = 1, batch_size: int = 16
+) -> Predictor:
+    """The nets of these trainings, with what was tuned for them; see Predictor.
+
+    Features of training images that are not kept yet are predicted now, where the images are there.
+    Raises UserError when a classifier needs the lesion and there is no segmenter.
+    """
+    mask_nets, rules = _mask_nets(trained.segmenter, views)
+    class_nets, blend, classes, cut = [], calibration.blend, (), {}
+    if trained.classifier is not None:
+        runs = trained.classifier
+        scope = Scope(runs, "fold", views > 1)
+        found = tuned.load_tuned(scope)
+        blend = partial(calibration.blend, how=found.chosen if found else None)
+        classes = runs.classes
+        views_seen = {member[0].settings["lesion_view"] for member in runs.members}
+        if views_seen != {"whole"}:
+            if trained.segmenter is None:
+                raise UserError(
+                    f"{runs.name} sees the lesion alone ({', '.join(sorted(views_seen))}), so it "
+                    f"needs a segmenter to find it. Name one with --segmenter."
+                )
+            cut = _how_cut(root / "submissions", runs.dataset, views_seen)
+        references = _references(root, runs, batch_size)
+        for number, member in enumerate(runs.members):
+            for run in member:
+                class_nets.append(load_class_net(run, number, references.get(run.name)))
+        check_unchanged(runs, runs.weight_hashes)
+    return Predictor(mask_nets, class_nets, classes, rules, blend, views, **cut)
+
+
+def _mask_nets(runs: Ensemble | None, views: int) -> tuple[list[MaskNet], PostProcessing]:
+    if runs is None:
+        return [], PostProcessing()
+    found = tuned.load_tuned(Scope(runs, "fold", views > 1))
+    chosen = found.chosen if found else None
+    nets = []
+    for member, weight in zip(runs.members, tuned.member_weights(runs, chosen), strict=True):
+        nets += [load_mask_net(run, weight / len(member)) for run in member]
+    check_unchanged(runs, runs.weight_hashes)
+    return nets, chosen.rules if chosen else PostProcessing()
+
+
+def _how_cut(submissions: Path, dataset: str, views: set[str]) -> dict[str, float]:
+    """Margin and edge of the crops that were trained on, as their record says; else as usual."""
+    edge = "feather" if "feather" in views else "hard"
+    name = lesion_crops.crop_folder(3, "training", edge, dataset)
+    record = provenance.record_of(submissions, name)
+    if not record.exists():
+        log.warning("%s: not there, so lesions are cut without a margin", record)
+        return {}
+    settings = provenance.read_record(record)["made_by"].get("settings", {})
+    cut = {"crop_margin": settings.get("margin", 0.0)}
+    return cut | ({"edge_radius": settings["edge_radius"]} if "edge_radius" in settings else {})
+
+
+def _references(root: Path, runs: Ensemble, batch_size: int) -> dict:
+    """{name of a run: its reference}, predicted now where they are not kept and can be."""
+    found = {run.name: load_reference(run) for run in runs.runs}
+    missing = [run for run in runs.runs if found[run.name] is None]
+    if not missing:
+        return found
+    from inference.prediction import load_class_model
+
+    try:
+        dataset = open_dataset_of(runs, root / "data")
+        needed = sorted(set().union(*(folds["image"] for folds in runs.folds.values())))
+        submissions = root / "submissions"
+        inputs, _ = classifier_inputs(dataset, submissions, runs, "training", needed)
+    except UserError as error:
+        log.warning("what is unlike the training images cannot be told without them: %s", error)
+        return {name: reference for name, reference in found.items() if reference is not None}
+    for run in missing:
+        model = load_class_model(replace(run))
+        folds = runs.folds[run.name]
+        found[run.name] = keep_features(run, model, inputs[run.name], folds, batch_size)
+    return found
+
+
+def list_nets(predictor: Predictor) -> list[str]:
+    """Names of the runs that answer."""
+    nets: list[MaskNet | ClassNet] = [*predictor.mask_nets, *predictor.class_nets]
+    return [net.name for net in nets]

@@ -1,0 +1,94 @@
+"""Nets that answer for an image: their logits, and what a classifier's say is explained by.
+
+Enters: trained runs. Leaves: MaskNet and ClassNet, which take uint8 RGB (B, S, S, 3) whatever runs
+them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from deploy.grad_cam import Head
+from deploy.unlikeness import Reference
+from inference.inputs import Inputs
+from training.run_folder import Run
+
+# uint8 (B, S, S, 3) -> logits float32 (B, S, S, 1)
+Segment = Callable[[np.ndarray], np.ndarray]
+# uint8 (B, S, S, 3) -> logits (B, C), what enters the hidden layer (B, F + M), its map (B, h, w, F)
+Classify = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True, eq=False)
+class MaskNet:
+    """A net that finds the lesion."""
+
+    name: str  # of its run
+    segment: Segment
+    image_size: int  # S in pixels
+    steps: tuple[str, ...] = ()  # of preprocessing
+    weight: float = 1.0  # in the mean over nets
+
+
+@dataclass(frozen=True, eq=False)
+class ClassNet:
+    """A net that tells the class."""
+
+    name: str  # of its run
+    member: int  # of the ensemble that it belongs to
+    classify: Classify
+    image_size: int  # S in pixels
+    head: Head
+    steps: tuple[str, ...] = ()  # of preprocessing
+    lesion_view: str = "whole"  # what it sees: whole, box, crop or feather
+    box_margin: float = 0.0  # of the view box
+    reference: Reference | None = None  # its training images; None: not known here
+
+
+def load_mask_net(run: Run, weight: float) -> MaskNet:
+    """The net of a run; UserError when its weights do not fit."""
+    from inference.prediction import load_net
+
+    model = load_net(run, Inputs(None)).model
+
+    def segment(batch: np.ndarray) -> np.ndarray:
+        return np.asarray(model.predict_on_batch(batch), dtype=np.float32)
+
+    return MaskNet(run.name, segment, run.image_size, run.steps, weight)
+
+
+def load_class_net(run: Run, member: int, reference: Reference | None) -> ClassNet:
+    """The net of a run; UserError when its weights do not fit.
+
+    A net that takes age, sex and site is told that none of them is known.
+    """
+    import keras
+
+    from datasets import metadata
+    from inference.prediction import load_class_model
+
+    model = load_class_model(run)
+    hidden, pool, last = (model.get_layer(name) for name in ("fc1", "average_pool", "logits"))
+    explained = keras.Model(model.inputs, [last.output, hidden.input, pool.input])
+    nothing = None if run.sites is None else metadata.nothing_known(metadata.width(run.sites))
+
+    def classify(batch: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        taken = batch if nothing is None else (batch, np.repeat(nothing[None], len(batch), axis=0))
+        outputs = explained.predict_on_batch(taken)
+        logits, pooled, features = (np.asarray(part, dtype=np.float32) for part in outputs)
+        return logits, pooled, features
+
+    head = Head(*(np.asarray(w, np.float32) for w in (hidden.kernel, hidden.bias, last.kernel)))
+    settings = run.settings
+    return ClassNet(
+        run.name,
+        member,
+        classify,
+        run.image_size,
+        head,
+        run.steps,
+        settings["lesion_view"],
+        settings["box_margin"],
+        reference,
+    )

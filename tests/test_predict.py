@@ -1,0 +1,237 @@
+"""predict.py and what stands behind it, with nets of a minute's training."""
+
+import json
+import zipfile
+
+import cls_train
+import cv2
+import numpy as np
+import pandas as pd
+import predict
+import pytest
+import seg_train
+
+from deploy import answers, load, sources
+from deploy.kept_features import load_reference
+from inference import ensemble
+from misc_utils.errors import UserError
+
+TINY = {
+    "backbone": "tiny",
+    "weights": "none",
+    "image_size": 32,
+    "num_folds": 2,
+    "epochs": 1,
+    "batch_size": 8,
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, drawn_data):
+    """A root with data, a segmenter and a classifier of two folds each."""
+    root = tmp_path_factory.mktemp("predict") / "root"
+    (root / "data").parent.mkdir()
+    (root / "data").symlink_to(drawn_data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISIC_ROOT", str(root))
+        seg_train.main(seg_train.Settings(**TINY))
+        cls_train.main(cls_train.Settings(lesion_view="whole", **TINY))
+    return root
+
+
+@pytest.fixture
+def at_root(trained, monkeypatch):
+    monkeypatch.setenv("ISIC_ROOT", str(trained))
+    return trained
+
+
+@pytest.fixture
+def mixed(tmp_path, drawn_data):
+    """Thirty files of many kinds in a folder, three of them broken, and a zip archive."""
+    folder = tmp_path / "my photos"
+    (folder / "sub").mkdir(parents=True)
+    drawn = sorted((drawn_data / "ISIC2018_Task3_Training_Input").glob("*.jpg"))
+    for number, file in enumerate(drawn[:25]):
+        picture = cv2.imread(str(file))
+        ending = (".jpg", ".png", ".bmp", ".tif", ".webp")[number % 5]
+        place = folder / "sub" if number % 2 else folder
+        cv2.imwrite(str(place / f"photo {number // 2} ü{ending}"), picture)
+    (folder / "broken.jpg").write_text("no picture")
+    (folder / "empty.png").touch()
+    (folder / "cut.jpg").write_bytes(drawn[0].read_bytes()[:700])
+    (folder / "notes.txt").write_text("not an image")
+    (folder / ".hidden.jpg").write_bytes(drawn[0].read_bytes())
+    with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
+        archive.write(drawn[26], "deep/one.jpg")
+        archive.write(drawn[27], "__MACOSX/._one.jpg")
+        archive.write(drawn[27], "photo 1 ü.jpg")
+    return tmp_path
+
+
+def rows_of(root, name="predictions"):
+    return json.loads((root / "submissions" / name / "predictions.json").read_text())["images"]
+
+
+def test_a_folder_of_everything(at_root, mixed, run_script):
+    flags = (mixed / "my photos", mixed / "more.zip", "--name", "mixed", "--batch-size", "4")
+    code, out, err = run_script(predict, *flags)
+    assert code == 0, err
+    rows = rows_of(at_root, "mixed")
+    assert len(rows) == 30 and len({row["name"] for row in rows}) == 30
+    failed = {row["path"].rsplit("/")[-1]: row["reason"] for row in rows if "reason" in row}
+    assert set(failed) == {"broken.jpg", "empty.png", "cut.jpg"}
+    assert "the file is empty" in failed["empty.png"]
+    assert "answered: 27, not answered: 3" in out and "broken.jpg: no picture" in out
+    folder = at_root / "submissions/mixed"
+    for row in rows:
+        if "reason" in row:
+            continue
+        assert sum(row["probability"].values()) == pytest.approx(1, abs=1e-6)
+        assert row["class"] == max(row["probability"], key=row["probability"].get)
+        assert 0 <= row["agreement"] <= 1 and 0 <= row["mask_agreement"] <= 1
+        assert row["unlike_training_images"] == (row["unlikeness"] > 1)
+        mask = cv2.imread(str(folder / row["files"]["masks"]), cv2.IMREAD_UNCHANGED)
+        assert mask.shape == (row["height"], row["width"]) and set(np.unique(mask)) <= {0, 255}
+        assert row["lesion_share"] == pytest.approx((mask > 0).mean())
+        assert set(row["files"]) == {"overlays", "masks", "crops", "heat"}
+        assert all((folder / file).is_file() for file in row["files"].values())
+    table = pd.read_csv(folder / "predictions.csv")
+    assert table["name"].tolist() == [row["name"] for row in rows]
+    assert table["MEL"].notna().sum() == 27 and table["reason"].notna().sum() == 3
+    page = (folder / "index.html").read_text()
+    assert page.count("<article") == 30 and "Not for diagnosis" in page
+    assert 'src="http' not in page and 'src="//' not in page
+
+    # once more: nothing is asked again; a picture that was lost, or another content, is
+    before = {file: file.stat().st_mtime_ns for file in folder.rglob("*") if file.suffix == ".png"}
+    code, out, _ = run_script(predict, *flags)
+    assert code == 0 and "30 of 30 are there already" in out and "answering" not in out
+    lost = folder / rows[5]["files"]["masks"]
+    kept = lost.read_bytes()
+    lost.unlink()
+    code, out, _ = run_script(predict, *flags)
+    assert "29 of 30 are there already" in out and lost.read_bytes() == kept
+    after = {file: file.stat().st_mtime_ns for file in folder.rglob("*") if file.suffix == ".png"}
+    assert {file for file in before if before[file] != after[file]} == {lost}
+    # other nets or settings are refused until told
+    code, _, err = run_script(predict, *flags, "--no-mask")
+    assert code == 1 and "--overwrite" in err
+
+
+def test_answers_do_not_depend_on_their_batch(at_root, drawn_data):
+    found = load.find_trained(at_root / "model_data", None, None)
+    predictor = load.load_predictor(at_root, found)
+    files = sorted((drawn_data / "ISIC2018_Task3_Test_Input").glob("*.jpg"))[:3]
+    one_by_one = [predictor.predict(file.read_bytes()) for file in files]
+    from datasets.pictures import read_original
+
+    together = predictor.predict_batch([read_original(file) for file in files])
+    for alone, among in zip(one_by_one, together, strict=True):
+        np.testing.assert_array_equal(alone.mask, among.mask)
+        for name, value in alone.probability.items():
+            assert among.probability[name] == pytest.approx(value, abs=1e-5)
+        np.testing.assert_allclose(alone.heat, among.heat, atol=1e-3)
+        assert alone.unlikeness == pytest.approx(among.unlikeness, abs=1e-3)
+        assert alone.seen.shape == (32, 32, 3) and alone.heat.max() <= 1
+    with pytest.raises(ValueError, match="no picture"):
+        predictor.predict(b"nonsense")
+
+
+def test_the_answer_is_that_of_the_other_scripts(at_root, run_script):
+    """The masks and probabilities of a whole test set are those that cls_predict.py writes."""
+    import cls_predict
+    import seg_predict
+
+    for script, *flags in (
+        (seg_predict, "mask", "--backbone", "tiny", "--task", "3", "--pred-set", "test"),
+        (cls_predict, "--backbone", "tiny", "--pred-set", "test", "--no-browse"),
+        (predict, at_root / "data/ISIC2018_Task3_Test_Input", "--name", "test"),
+    ):
+        code, _, err = run_script(script, *flags)
+        assert code == 0, err
+    table = pd.read_csv(at_root / "submissions/task3_test_submission.csv").set_index("image")
+    for row in rows_of(at_root, "test"):
+        expected = table.loc[row["name"]]
+        for name, value in row["probability"].items():
+            assert value == pytest.approx(expected[name], abs=1e-5)
+        mask = cv2.imread(str(at_root / "submissions/test" / row["files"]["masks"]), -1)
+        file = at_root / "submissions/task3_test_masks" / f"{row['name']}_segmentation.png"
+        np.testing.assert_array_equal(mask, cv2.imread(str(file), -1))
+
+
+def test_only_one_half_and_only_overlays(at_root, mixed, run_script):
+    image = mixed / "my photos" / "photo 0 ü.jpg"
+    code, _, err = run_script(predict, image, "--no-classes", "--overlay-only", "--name", "half")
+    assert code == 0, err
+    (row,) = rows_of(at_root, "half")
+    assert set(row["files"]) == {"overlays"} and "probability" not in row
+    code, _, err = run_script(predict, image, "--no-mask", "--name", "other", "--tta")
+    assert code == 0, err
+    (row,) = rows_of(at_root, "other")
+    assert set(row["files"]) == {"overlays", "heat"} and "lesion_share" not in row
+    assert row["spread"] > 0  # over two nets and eight views
+
+
+def test_what_is_not_there_is_said(at_root, tmp_path, run_script):
+    for flags, message in (
+        ((tmp_path / "nothing",), "there is no such file or folder"),
+        ((tmp_path,), "no image in it"),
+        ((tmp_path, "--segmenter", "vgg16:0"), "no trained run of task 1"),
+        ((tmp_path, "--name", "../x"), "--name"),
+        ((tmp_path, "--name", "task3_test"), "--name"),
+    ):
+        code, _, err = run_script(predict, *flags)
+        assert code == 1 and message in err and "Traceback" not in err
+    (tmp_path / "bad.zip").write_text("no archive")
+    code, _, err = run_script(predict, tmp_path / "bad.zip")
+    assert code == 1 and "cannot be read as a zip archive" in err
+
+
+def test_which_training_answers(tmp_path, monkeypatch, at_root):
+    with pytest.raises(UserError, match=r"0 trainings of the lesion boundary.*--no-mask"):
+        load.find_trained(tmp_path, None, None)
+    found = load.find_trained(at_root / "model_data", "tiny:0", "tiny:0")
+    assert len(found.segmenter.runs) == 2 and len(found.weight_hashes) == 4
+    assert load.find_trained(at_root / "model_data", None, None, classes=False).classifier is None
+
+
+def test_features_are_kept_by_training_and_hold_for_these_weights(at_root):
+    runs = ensemble.find_ensemble(at_root / "model_data", 3, "tiny", "0")
+    references = [load_reference(run) for run in runs.runs]
+    for run, reference in zip(runs.runs, references, strict=True):
+        folds = runs.folds[run.name]
+        assert len(reference.features) == (folds["fold"] != run.k_fold).sum()
+        assert reference.threshold > 0
+    run = runs.runs[0]
+    file = run.file("features.npz")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:200])
+    assert load_reference(run) is None
+    predictor = load.load_predictor(at_root, load.find_trained(at_root / "model_data", None, None))
+    again = load_reference(run)  # made again, as the images are there
+    np.testing.assert_array_equal(again.features, references[0].features)
+    assert predictor.class_nets[0].reference.threshold == references[0].threshold
+    weights = run.weights.read_bytes()
+    run.weights.write_bytes(weights + b" ")
+    assert load_reference(run) is None
+    run.weights.write_bytes(weights)
+
+
+def test_names_of_results_are_short_and_apart(tmp_path):
+    for name in ("a b.jpg", "a_b.png", "ä/ö.jpg", "x" * 120 + ".jpg", "...jpg"):
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    (tmp_path / "A b.JPG").touch()
+    names = [source.name for source in sources.find_sources([str(tmp_path)])]
+    assert len({name.casefold() for name in names}) == len(names) == 5  # ...jpg is hidden
+    assert all(len(name) <= 84 and "/" not in name and " " not in name for name in names)
+
+
+def test_heat_is_laid_over_what_the_net_saw():
+    seen = np.full((64, 64, 3), 100, np.uint8)
+    heat = np.zeros((4, 4), np.float32)
+    heat[1, 1] = 1
+    drawn = answers.draw_heat(seen, heat)
+    assert drawn.shape == seen.shape and (drawn[50:, 50:] == 100).all()
+    assert np.abs(drawn[20:28, 20:28].astype(int) - 100).max() > 40
