@@ -86,7 +86,7 @@ def test_the_demo_says_what_it_runs_and_what_is_left(quick_demo, tmp_path, capsy
     assert scores == {"jaccard": 0.8, "balanced_accuracy": 0.5}
     assert drawn == [((root / "data",), {"lesions": 30, "seed": 2})]
     said = capsys.readouterr().out
-    steps = re.findall(r"^\[(\d+)/11\] [A-Z]", said, re.MULTILINE)
+    steps = re.findall(r"^\[(\d+)/12\] [A-Z]", said, re.MULTILINE)
     assert steps == [str(number) for number in range(1, 13)]
     assert f"\n$ export ISIC_ROOT='{root}'\n" in said
     printed = [
