@@ -1,16 +1,80 @@
 """Every data set there is, by the name that `--dataset` takes."""
 
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 from datasets.dataset import Dataset
 from datasets.ISIC2018 import ISIC2018
-from datasets.own_folder import DESCRIPTION, open_described, open_folder
-from datasets.own_settings import NOT_TOLD, OwnFolder
+from datasets.own_folder import BY_FOLDER, FolderDataset, part_of
+from datasets.own_settings import DESCRIPTION, NOT_TOLD, OwnFolder, read_description
 from datasets.released import open_ham10000, open_isic2019, open_isic2020, open_ph2
 from datasets.tasks import DEFAULT
 from misc_utils.errors import UserError
+
+
+class Own(FolderDataset):
+    """What `--dataset folder` and the flags beside it name; or a dataset.json, the `file`."""
+
+    file: Path | None = None
+
+    def told_as(self, key: str) -> str:
+        """A flag, or a key of the file."""
+        return f'"{key}" in {self.file}' if self.file else f"--{key.replace('_', '-')}"
+
+    @property
+    def cache_name(self) -> str:
+        """Of a folder with a hash of its path: another one has arrays of its own."""
+        where = os.fsencode(self.parts["training"].images[0])
+        return self.name if self.file else f"{self.name}-{sha256(where).hexdigest()[:8]}"
+
+    def check_there(self, or_else: str = "") -> None:
+        """UserError for a folder or table that was told and does not exist."""
+        for part in self.parts.values():
+            told = ("images", part.images[0]), ("masks", part.masks), ("table", part.table)
+            for key, path in told:
+                kind, other = ("file", "folder") if key == "table" else ("folder", "file")
+                if path in (None, BY_FOLDER) or (path.is_file if key == "table" else path.is_dir)():
+                    continue
+                found = f"this is a {other}" if path.exists() else f"there is no such {kind}"
+                raise UserError(
+                    f"{path}: expected a {kind} ({self.told_as(key)}), {found}. Correct the "
+                    f"path.{or_else}"
+                )
+
+
+def open_folder(data_dir: Path, own: OwnFolder) -> Dataset:
+    """The data set of the flags --images, --masks and --table; UserError for what is not there."""
+    if own.images is None:
+        raise UserError(
+            "--dataset folder needs --images, the folder of your images; for what else it takes "
+            "see --help."
+        )
+    dataset = Own(data_dir, "folder", {"training": part_of(own)}, own)
+    dataset.check_there(
+        " If a run was trained with it, put it back, or correct it under `own` in the "
+        "settings.json of that run."
+    )
+    return dataset
+
+
+def open_described(data_dir: Path, name: str, classes: Sequence[str] = ()) -> Dataset:
+    """The data set of `data/NAME/dataset.json`; UserError naming what is wrong in it.
+
+    `classes` are in force where the file tells none.
+    """
+    file = data_dir / name / DESCRIPTION
+    own, others = read_description(file)
+    parts = {images: part_of(part) for images, part in ({"training": own} | others).items()}
+    told = replace(own, classes=own.classes or tuple(classes))
+    dataset = Own(data_dir, name, parts, told)
+    dataset.file = file
+    dataset.check_there()
+    return dataset
+
 
 # the folder `data/`, and for an own folder what the flags say of it -> the data set
 DATASETS: dict[str, Callable[[Path, OwnFolder], Dataset]] = {
@@ -23,30 +87,37 @@ DATASETS: dict[str, Callable[[Path, OwnFolder], Dataset]] = {
 }
 
 
-def open_dataset(data_dir: Path, name: str = DEFAULT, own: OwnFolder = NOT_TOLD) -> Dataset:
+def open_dataset(
+    data_dir: Path, name: str = DEFAULT, own: OwnFolder = NOT_TOLD, classes: Sequence[str] = ()
+) -> Dataset:
     """The data set `name`: a row of DATASETS, or a folder in `data/` with a dataset.json.
 
-    `own` says where the images of `folder` are. Nothing is read before it is asked for. UserError:
-    there is none of that name.
+    `own` says where the images of `folder` are. `classes` are those of a trained run: a table that
+    names its classes in another order by now must not change what the net says. Nothing is read
+    before it is asked for. UserError: there is none of that name.
     """
+    file = data_dir / name / DESCRIPTION
     if name in DATASETS:
         if name != "folder" and own != NOT_TOLD:
             raise UserError(
                 f"--images, --masks, --table and the like are for --dataset folder, not for {name}."
             )
+        if file.is_file():
+            raise UserError(f"{file}: {name} is the name of another data set. Rename the folder.")
+        if name == "folder":
+            own = replace(own, classes=own.classes or tuple(classes))
         return DATASETS[name](data_dir, own)
     check_name(name)
-    if (data_dir / name / DESCRIPTION).is_file():
+    if file.is_file():
         if own != NOT_TOLD:
             raise UserError(
-                f"--dataset {name}: what you say of images and table belongs into "
-                f"{data_dir / name / DESCRIPTION}."
+                f"--dataset {name}: what you say of images and table belongs into {file}."
             )
-        return open_described(data_dir, name)
-    described = sorted(file.parent.name for file in data_dir.glob(f"*/{DESCRIPTION}"))
+        return open_described(data_dir, name, classes)
+    described = sorted(path.parent.name for path in data_dir.glob(f"*/{DESCRIPTION}"))
     raise UserError(
         f"--dataset {name}: choose one of {', '.join([*DATASETS, *described])}, or describe your "
-        f"own in {data_dir / name / DESCRIPTION}."
+        f"own in {file}."
     )
 
 

@@ -52,6 +52,7 @@ def split_lesions(
     num_folds: int,
     seed: int,
     classes: Sequence[str],
+    group: str = "lesion",
 ) -> pd.DataFrame:
     """Task 3: columns image, lesion, label, fold; no lesion in two folds, classes spread evenly.
 
@@ -61,6 +62,7 @@ def split_lesions(
         num_folds: see the module.
         seed: of the split.
         classes: their names, for messages.
+        group: what `lesions` are; of one `patient` several diagnoses are no contradiction.
 
     Raises:
         UserError when there are fewer lesions than folds.
@@ -72,7 +74,8 @@ def split_lesions(
     lesion = np.array([lesions[image_id] for image_id in image_ids])
     if len(set(lesion)) < parts:
         raise UserError(f"{len(set(lesion))} lesions cannot be split into {parts} folds.")
-    _tell_contradictions(image_ids, label, lesion, classes)
+    if group == "lesion":
+        _tell_contradictions(image_ids, label, lesion, classes)
     fold = np.empty(len(image_ids), dtype=np.int64)
     most = np.bincount(label).max()
     if most < parts:

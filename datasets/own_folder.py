@@ -5,33 +5,35 @@ masks, labels, groups and metadata keyed by image id. An image is known by the n
 without its ending; where two files have the same name, by its path with `__` for the slashes.
 """
 
-import json
 import logging
+import os
+import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from datasets import pictures, tables
-from datasets.challenge import check_id
+from datasets.challenge import LONGEST_ID, check_id
 from datasets.dataset import Dataset
-from datasets.own_settings import NOT_TOLD, OwnFolder
+from datasets.own_settings import DESCRIPTION, FOLDERS, NOT_TOLD, OwnFolder, resolved
 from datasets.tables import spelling
 from misc_utils.errors import UserError
 from misc_utils.messages import counted, listed
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".heic", ".heif", ".dcm")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", *pictures.READERS)
+HIDDEN = re.compile(r"\.|__MACOSX$")  # names of files and folders that are left out
 MASK_ENDINGS = ("_segmentation", "_mask", "_lesion", "_seg", "_gt")  # after the name of the image
-FOLDERS = "folders"  # instead of a table: the folder that an image lies in is its class
-DESCRIPTION = "dataset.json"  # in data/NAME/: what OwnFolder holds, paths relative to it
+ENDING = re.compile(f"({'|'.join(MASK_ENDINGS)})$")
+BY_FOLDER = Path(FOLDERS)  # as the table of a Part: the folder of an image is its class
+NAMES_OF_SETS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Part:
 
     images: tuple[Path, ...]  # folders
     masks: Path | None = None  # folder
-    table: Path | None = None  # of classes
+    table: Path | None = None  # of classes; or BY_FOLDER
     details: Path | None = None  # table of lesions, patients, age, sex, site; None: the same
 
 
@@ -55,6 +57,10 @@ class FolderDataset(Dataset):
         self._found: dict[tuple, object] = {}
         self._said: set[str] = set()
 
+    def told_as(self, key: str) -> str:
+        """How the user says what OwnFolder calls `key`; "" where that cannot be said."""
+        return ""
+
     # the folders
 
     def images_folder(self, task: int, images: str) -> Path:
@@ -63,24 +69,24 @@ class FolderDataset(Dataset):
 
     def list_images(self, task: int, images: str) -> dict[str, Path]:
         """All images in the folders of a set; with `subset` those that the task has a truth of."""
-        files = self.find_images(images)
+        files, part, known = self.find_images(images), self._part(images), {}
         if not self.told.subset or images != "training":
             return files
-        part = self._part(images)
         if task == 1 and part.masks is not None:
-            known, what = self._match_masks(images)[0], "mask"
-        elif task == 3 and part.table is not None:
-            known, what = self.read_labels(images)[0], "label"
-        else:
-            return files
-        kept = {image_id: file for image_id, file in files.items() if image_id in known}
+            known["mask"] = self._match_masks(images)[0]
+        if task == 3 and part.table is not None:
+            known["label"] = self.read_labels(images)[0]
+        elif part.table not in (None, BY_FOLDER):
+            known["row"] = self._lines(images, part.table)[1]
+        kept = {i: file for i, file in files.items() if all(i in ids for ids in known.values())}
+        what = " and a ".join(known)
         self._tell(
-            f"{part.images[0]}: {len(kept)} of {len(files)} images have a {what}; the others "
-            f"are left out (--subset)",
+            f"{part.images[0]}: {len(kept)} of {len(files)} images have a {what}; the others are "
+            f"left out ({self.told_as('subset')})",
             len(kept) < len(files),
         )
         if not kept:
-            raise UserError(f"{part.images[0]}: no image has a {what}.")
+            raise UserError(f"{part.images[0]}: no image has a {what}. Add what is missing.")
         return kept
 
     def find_images(self, images: str) -> dict[str, Path]:
@@ -93,16 +99,49 @@ class FolderDataset(Dataset):
     def _find_images(self, part: Part) -> dict[str, Path]:
         relative: dict[Path, Path] = {}  # file -> path in its folder
         for folder in part.images:
-            relative |= {file: file.relative_to(folder) for file in _list_files(folder)}
-        if part.masks is not None:
-            relative = {file: path for file, path in relative.items() if not _is_mask(file, part)}
+            relative |= {file: file.relative_to(folder) for file in self._list_files(folder)}
+        relative = {file: path for file, path in relative.items() if not _is_mask(file, part)}
         chosen = self.choose_images(relative)
         if not chosen:
             raise UserError(
                 f"{part.images[0]}: no image in it. Expected files ending in "
                 f"{', '.join(SUFFIXES)}, in this folder or in folders inside."
             )
-        return name_images(chosen)
+        pictures.check_readers(chosen)
+        found = name_images(chosen)
+        ids = {spelling(image_id): image_id for image_id in found}
+        masks = [ids[name] for name in ids if ids.get(ENDING.sub("", name), ids[name]) != ids[name]]
+        if masks and self.told_as("masks"):
+            raise UserError(
+                f"{part.images[0]}: named as masks of other images: {listed(masks)}. Tell the "
+                f"folder of the masks with {self.told_as('masks')}, take them out, or rename them."
+            )
+        return found
+
+    def _list_files(self, folder: Path) -> list[Path]:
+        """Pictures in a folder and the folders inside, as their names say; others are logged.
+
+        What is hidden, and what macOS adds to archives, is left out; links to folders are followed.
+        """
+        if not folder.is_dir():
+            raise UserError(f"{folder}: there is no such folder.")
+        found, others, broken, seen = [], [], [], {os.path.realpath(folder)}
+        for place, folders, names in os.walk(folder, onerror=_failed, followlinks=True):
+            kept = [name for name in sorted(folders) if not HIDDEN.match(name)]
+            inside = {os.path.realpath(os.path.join(place, name)): name for name in kept}
+            folders[:] = [name for real, name in inside.items() if real not in seen]
+            seen |= inside.keys()  # a link may lead back up
+            for file in (Path(place, name) for name in names if not HIDDEN.match(name)):
+                picture = file.suffix.lower() in SUFFIXES
+                (others if not picture else found if file.is_file() else broken).append(file)
+        if broken:
+            raise UserError(
+                f"links to files that are not there: {listed(broken)}. Put the files there, or "
+                f"delete the links."
+            )
+        names = counted(str(file.relative_to(folder)) for file in others)
+        self._tell(f"{folder}: left aside, no pictures by their names: {names}", others)
+        return found
 
     def choose_images(self, relative: Mapping[Path, Path]) -> Mapping[Path, Path]:
         """Those of the files {file: path in its folder} that are images of the data set."""
@@ -119,32 +158,35 @@ class FolderDataset(Dataset):
         """The mask of each image: a file of the same name, also with one of MASK_ENDINGS."""
         part = self._part(images)
         if task != 1 or part.masks is None:
-            told = " Tell its folder with --masks." if task == 1 and self.name == "folder" else ""
-            raise UserError(f"{self.name} holds no masks of task {task}.{told}")
+            raise UserError(
+                f"{self.name} holds no masks of task {task}.{self._to_tell('masks', task == 1)}"
+            )
         found, strays = self._match_masks(images)
         if strays and not self.told.subset:
             raise UserError(
-                f"{part.masks}: no image for {listed(strays)}. Take these masks out, put their "
-                f"images into {part.images[0]}, or leave them aside with --subset."
+                f"{part.masks}: no image for {listed(strays)}. Take these masks out, or put their "
+                f"images into {part.images[0]}{self._leave('them')}."
             )
         self._tell(f"{part.masks}: masks without an image, left aside: {counted(strays)}", strays)
-        return found, part.masks
+        files = self.list_images(task, images)
+        self._check_all(part.masks, "mask", images, files, found)
+        return {image_id: found[image_id] for image_id in files}, part.masks
 
     def _match_masks(self, images: str) -> tuple[dict[str, Path], list[str]]:
         """{image id: mask}, and the names of masks that belong to no image."""
         key = "masks", images
         if key not in self._found:
-            part = self._part(images)
-            ids, found, strays, twice = self._spellings(images), {}, [], []
-            for file, path in self.choose_masks(
-                {file: file.relative_to(part.masks) for file in _list_files(part.masks)}
-            ).items():
+            part, ids = self._part(images), self._spellings(images)
+            files = [file for file in self._list_files(part.masks) if _is_mask(file, part)]
+            chosen = self.choose_masks({file: file.relative_to(part.masks) for file in files})
+            pictures.check_readers(chosen)
+            found, strays, twice = {}, [], []
+            for file, path in chosen.items():
                 names = [spelling(str(path)), spelling(path.name)]
-                names += [name.removesuffix(e) for name in names for e in MASK_ENDINGS]
+                names += [ENDING.sub("", name) for name in names]
                 image_id = next((ids[name] for name in names if name in ids), None)
-                if image_id is None or (part.masks in part.images and not _is_mask(file, part)):
-                    if image_id is None:
-                        strays.append(str(path))
+                if image_id is None:
+                    strays.append(str(path))
                 elif image_id in found:
                     twice.append(f"{image_id} ({found[image_id].name}, {path})")
                 else:
@@ -153,7 +195,14 @@ class FolderDataset(Dataset):
                 raise UserError(
                     f"{part.masks}: two masks of one image: {listed(twice)}. Keep one of them."
                 )
-            self._found[key] = found, strays
+            if not found:
+                raise UserError(
+                    f"{part.masks}: no mask in it is named as an image in {part.images[0]}. Found "
+                    f"are the masks {listed(strays, 3) or '(none)'} and such images as "
+                    f"{listed(list(self.find_images(images)), 3)}. Name each mask as its image, "
+                    f"also with {', '.join(MASK_ENDINGS)} behind."
+                )
+            self._found[key] = found, sorted(strays)
         return self._found[key]
 
     def choose_masks(self, relative: Mapping[Path, Path]) -> Mapping[Path, Path]:
@@ -175,63 +224,81 @@ class FolderDataset(Dataset):
         """Whether there is a table, or folders that are classes."""
         return self._part(images).table is not None
 
+    def load_labels(self, images: str, image_ids: Sequence[str]) -> dict[str, int]:
+        """As Dataset.load_labels."""
+        labels, file = self.read_labels(images)
+        self._check_all(file, "row", images, image_ids, labels)
+        return {image_id: labels[image_id] for image_id in image_ids}
+
     def read_labels(self, images: str) -> tuple[dict[str, int], Path]:
         """Class of each image in the table, or by its folder."""
-        labels, _ = self._read_classes(images)
-        return labels, self._table_of(images)
+        table, folder = self._table_of(images), self._part(images).images[0]
+        return self._read_classes(images)[0], folder if table == BY_FOLDER else table
 
     def _read_classes(self, images: str) -> tuple[dict[str, int], tuple[str, ...]]:
         key = "classes", images
         if key not in self._found:
-            told = list(self.told.classes) or None
+            file, told = self._table_of(images), list(self.told.classes) or None
             if images != "training" and told is None:
                 told = list(self.classes)
-            if self._table_of(images).name == FOLDERS and not self._table_of(images).is_file():
-                found = self._classes_of_folders(images, told)
+            if file == BY_FOLDER:
+                file = self._part(images).images[0]
+                labels, classes, sentence = self._classes_of_folders(images, told)
             else:
-                table, lines = self._lines(images, self._table_of(images))
-                columns = self._columns
-                found = tables.read_labels(
-                    self._table_of(images), table, lines, columns, told, self.told.subset
+                table, lines = self._lines(images, file)
+                labels, classes, sentence = tables.read_labels(
+                    file, table, lines, self._columns, told, self.told.subset
                 )
-            *found, sentence = found
+            if len(classes) < 2:
+                raise UserError(
+                    f"{file}: expected two classes or more, found {listed(classes) or 'none'}. Add "
+                    f"images of another class, or tell where the classes are."
+                )
             self._tell(sentence, True)
-            self._found[key] = tuple(found)
+            self._found[key] = labels, classes
         return self._found[key]
 
     def _classes_of_folders(self, images: str, told: list[str] | None) -> tuple:
         """Class of each image by the folder, directly in that of all images, that holds it."""
-        part, labels = self._part(images), {}
+        folder, names = self._part(images).images[0], {}
         for image_id, file in self.find_images(images).items():
-            path = next(file.relative_to(f) for f in part.images if file.is_relative_to(f))
-            if len(path.parts) < 2:
-                raise UserError(f"{file}: lies in no folder that is a class (--table folders).")
-            labels[image_id] = path.parts[0]
-        classes = tuple(told or sorted(set(labels.values())))
-        if unknown := sorted(set(labels.values()) - set(classes)):
+            first, *others = self._relative(images, file).parts
+            if others:
+                names[image_id] = unicodedata.normalize("NFC", first)
+        found = sorted(set(names.values()))
+        if not self.told.subset:
+            self._check_all(folder, "folder of a class", images, self.find_images(images), names)
+        if found and {name.casefold() for name in found} <= NAMES_OF_SETS:
             raise UserError(
-                f"{part.images[0]}: folders that are none of the classes {listed(list(classes))}: "
-                f"{listed(unknown)}. Name them with --classes too, or take them out."
+                f"{folder}: the folders in it are no classes but sets: {listed(found)}. Tell one "
+                f"of them with {self.told_as('images')}; a {DESCRIPTION} can name the others."
             )
-        index = {name: k for k, name in enumerate(classes)}
-        sentence = f"Labels are the folders in {part.images[0]}: {len(classes)} classes."
-        return {i: index[name] for i, name in labels.items()}, classes, sentence
+        classes = tuple(told or found)
+        index = {name.casefold(): k for k, name in enumerate(classes)}
+        if unknown := [name for name in found if name.casefold() not in index]:
+            raise UserError(
+                f"{folder}: folders that are none of the classes {listed(classes)}: "
+                f"{listed(unknown)}. Name them with {self.told_as('classes')} too, or take them "
+                f"out."
+            )
+        sentence = f"Labels are the folders in {folder}; classes: {listed(classes)}."
+        return {i: index[name.casefold()] for i, name in names.items()}, classes, sentence
 
     def read_groups(self, task: int) -> tuple[dict[str, str], Path] | None:
         """Lesion or patient of each training image that has a row; None without a table."""
         part = self._part("training")
         file = part.details or part.table
-        if file is None or (file.name == FOLDERS and not file.is_file()):
+        if file in (None, BY_FOLDER):
             return None
         table, lines = self._lines("training", file)
-        groups = tables.read_groups(file, table, lines, self._columns)
+        groups, self.group = tables.read_groups(file, table, lines, self._columns)
         return groups, file
 
     def read_metadata(self, images: str) -> tuple[pd.DataFrame, Path]:
         """Age, sex and site of each image that has a row."""
         part = self._part(images)
         file = part.details or part.table
-        if file is None:
+        if file in (None, BY_FOLDER):
             return super().read_metadata(images)
         table, lines = self._lines(images, file)
         return tables.read_metadata(file, table, lines), file
@@ -244,12 +311,13 @@ class FolderDataset(Dataset):
     def _table_of(self, images: str) -> Path:
         table = self._part(images).table
         if table is None:
-            told = " Tell the table that has them with --table." if self.name == "folder" else ""
-            raise UserError(f"{self.name} holds no classes of its {images} images.{told}")
+            raise UserError(
+                f"{self.name} holds no classes of its {images} images.{self._to_tell('table')}"
+            )
         return table
 
     def _lines(self, images: str, file: Path) -> tuple[pd.DataFrame, dict[str, int]]:
-        """A table, and the line of each image in it; UserError where one lacks its other half."""
+        """A table, and the line of each image in it; UserError for a row without an image."""
         key = "lines", images, file
         if key not in self._found:
             table = self.read_table(file)
@@ -257,8 +325,8 @@ class FolderDataset(Dataset):
             lines, strays = tables.image_ids(file, table, column, self._spellings(images))
             if strays and not self.told.subset:
                 raise UserError(
-                    f"{file}: no image for {listed(strays)}. Take these rows out, put the images "
-                    f"into {self.images_folder(3, images)}, or leave the rows aside with --subset."
+                    f"{file}: no image for {listed(strays)}. Take these rows out, or put the "
+                    f"images into {self.images_folder(3, images)}{self._leave('the rows')}."
                 )
             self._tell(f"{file}: rows without an image, left aside: {counted(strays)}", strays)
             self._found[key] = table, lines
@@ -271,11 +339,15 @@ class FolderDataset(Dataset):
     def _spellings(self, images: str) -> dict[str, str]:
         """{how an image may be named: its id}: by its id, and by its path if that is another."""
         ids = {}
-        part, files = self._part(images), self.find_images(images)
-        for image_id, file in files.items():
-            path = next(file.relative_to(f) for f in part.images if file.is_relative_to(f))
-            ids |= {spelling(str(path)): image_id, spelling(image_id): image_id}
+        for image_id, file in self.find_images(images).items():
+            path = str(self._relative(images, file))
+            ids |= {spelling(path): image_id, spelling(image_id): image_id}
         return ids
+
+    def _relative(self, images: str, file: Path) -> Path:
+        """The path of an image in the folder of images that holds it."""
+        folders = self._part(images).images
+        return next(file.relative_to(f) for f in folders if file.is_relative_to(f))
 
     def _part(self, images: str) -> Part:
         if images not in self.parts:
@@ -284,6 +356,27 @@ class FolderDataset(Dataset):
             )
         return self.parts[images]
 
+    # messages
+
+    def _check_all(
+        self, place: Path, entry: str, images: str, image_ids: Iterable[str], there: Collection[str]
+    ) -> None:
+        """UserError naming the images that have no mask or row."""
+        if missing := sorted(set(image_ids) - set(there)):
+            leave = self._leave("them") if images == "training" else ""
+            raise UserError(
+                f"{place} lacks {listed(missing)}. Add each missing {entry}, or take the images "
+                f"out of {self.images_folder(1, images)}{leave}."
+            )
+
+    def _leave(self, what: str) -> str:
+        flag = self.told_as("subset")
+        return f", or leave {what} out with {flag}" if flag else ""
+
+    def _to_tell(self, key: str, possible: bool = True) -> str:
+        flag = self.told_as(key)
+        return f" Tell where they are with {flag}." if flag and possible else ""
+
     def _tell(self, sentence: str, happened: object) -> None:
         """Log a sentence once, if what it says happened."""
         if happened and sentence not in self._said:
@@ -291,87 +384,12 @@ class FolderDataset(Dataset):
             log.info("%s", sentence)
 
 
-class Own(FolderDataset):
-    """What `--dataset folder` and the flags beside it name."""
-
-    @property
-    def cache_name(self) -> str:
-        """With a hash of the folder: another one has arrays of its own."""
-        where = " ".join(map(str, self.parts["training"].images))
-        return f"{self.name}-{sha256(where.encode()).hexdigest()[:8]}"
-
-
-def open_folder(data_dir: Path, own: OwnFolder) -> Dataset:
-    """The data set of the flags --images, --masks and --table; UserError for what is not there."""
-    if own.images is None:
-        raise UserError(
-            "--dataset folder needs --images, the folder of your images; for what else it takes "
-            "see --help."
-        )
-    return Own(data_dir, "folder", {"training": _own_part(own, Path())}, own)
-
-
-def open_described(data_dir: Path, name: str) -> Dataset:
-    """The data set of `data/NAME/dataset.json`; UserError naming what is wrong in it."""
-    file = data_dir / name / DESCRIPTION
-    try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-        told = read_description(content)
-        tests = {
-            images: read_description(content[images])
-            for images in ("validation", "test")
-            if images in content
-        }
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        names = ", ".join(field.name for field in fields(OwnFolder))
-        raise UserError(
-            f"{file}: {error}. Expected is a JSON object with some of {names}; and, under "
-            f"validation or test, images, masks and table of such a set."
-        ) from None
-    parts = {images: _own_part(part, file.parent) for images, part in tests.items()}
-    return FolderDataset(data_dir, name, {"training": _own_part(told, file.parent)} | parts, told)
-
-
-def read_description(content: dict) -> OwnFolder:
-    """An object of a dataset.json; ValueError naming what is no part of it."""
-    known = {field.name: field.type for field in fields(OwnFolder)}
-    told = {key: value for key, value in content.items() if key not in ("validation", "test")}
-    if unknown := sorted(told.keys() - known.keys()):
-        raise ValueError(f"unknown: {', '.join(unknown)}")
-    if "images" not in told:
-        raise ValueError("images is missing")
-    for key, value in told.items():
-        kind, what = {"classes": (list, "a list of names"), "subset": (bool, "true or false")}.get(
-            key, (str, "text")
-        )
-        names = value if kind is list and isinstance(value, list) else []
-        if not isinstance(value, kind) or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"{key} must be {what}, not {value!r}")
-    return replace(OwnFolder(**told), classes=tuple(told.get("classes", ())))
-
-
-def _own_part(own: OwnFolder, base: Path) -> Part:
-    """Folders and table as told, relative to `base`; UserError for what does not exist."""
-    images, masks, table = (
-        None if text is None else (base / Path(text).expanduser()).resolve()
-        for text in (own.images, own.masks, own.table)
-    )
-    for folder, flag in ((images, "--images"), (masks, "--masks")):
-        if folder is not None and not folder.is_dir():
-            raise UserError(f"{folder}: there is no such folder ({flag}). Correct the path.")
-    if table is not None and own.table != FOLDERS and not table.is_file():
-        raise UserError(f"{table}: there is no such file (--table). Correct the path.")
+def part_of(own: OwnFolder) -> Part:
+    """Folders and table as told, with absolute paths."""
+    own = resolved(own)
+    paths = (None if text is None else Path(text) for text in (own.images, own.masks, own.table))
+    images, masks, table = paths
     return Part((images,), masks, table)
-
-
-def resolved(own: OwnFolder) -> OwnFolder:
-    """The same with absolute paths, to be found from any directory."""
-    paths = {
-        name: str(Path(text).expanduser().resolve())
-        for name in ("images", "masks", "table")
-        if (text := getattr(own, name)) is not None and text != FOLDERS
-    }
-    return replace(own, **paths)
 
 
 def name_images(relative: Mapping[Path, Path]) -> dict[str, Path]:
@@ -386,8 +404,7 @@ def name_images(relative: Mapping[Path, Path]) -> dict[str, Path]:
         same = stems[spelling(path.name)] > 1
         name = "__".join(path.with_suffix("").parts) if same else path.stem
         image_id = unicodedata.normalize("NFC", name)
-        if image_id.casefold() in spelled:
-            other = spelled[image_id.casefold()]
+        if other := spelled.get(image_id.casefold()):
             raise UserError(
                 f"{file}: {other} has the same image id, {image_id}. Keep one of the two, or "
                 f"rename one."
@@ -395,27 +412,23 @@ def name_images(relative: Mapping[Path, Path]) -> dict[str, Path]:
         try:
             check_id(image_id)
         except ValueError as error:
-            raise UserError(f"{file}: {error}. Rename the file.") from None
+            raise UserError(
+                f"{file}: {error}. Rename it: an image id begins with no dot or space, has at most "
+                f"{LONGEST_ID} bytes and no ending of a picture."
+            ) from None
         found[image_id] = spelled[image_id.casefold()] = file
     return dict(sorted(found.items()))
 
 
-def _list_files(folder: Path) -> list[Path]:
-    """Pictures in a folder and the folders inside, as their names say; others are logged."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder.")
-    found, others = [], []
-    for file in sorted(folder.rglob("*")):
-        path = file.relative_to(folder)
-        hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-        if hidden or not file.is_file():
-            continue
-        (found if file.suffix.lower() in SUFFIXES else others).append(file)
-    return found
+def _failed(error: OSError) -> None:
+    raise error
 
 
 def _is_mask(file: Path, part: Part) -> bool:
-    """Whether a file in the folders of images is a mask: by its place, or by its ending."""
-    if part.masks in part.images:
-        return spelling(file.name).endswith(MASK_ENDINGS)
-    return file.is_relative_to(part.masks)
+    """Whether a file is a mask, by its place; where masks lie among images, by its ending."""
+    if part.masks is None or not file.is_relative_to(part.masks):
+        return False
+    around = [folder for folder in part.images if file.is_relative_to(folder)]
+    if part.masks in around:
+        return ENDING.search(spelling(file.name)) is not None
+    return all(part.masks.is_relative_to(folder) for folder in around)  # the inner folder says it

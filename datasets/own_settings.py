@@ -26,6 +26,7 @@ class OwnFolder:
 
 
 NOT_TOLD = OwnFolder()
+DESCRIPTION = "dataset.json"  # in data/NAME/: what OwnFolder holds, paths relative to it
 FOLDERS = "folders"  # instead of a table: the folder that an image lies in is its class
 OTHER_SETS = ("validation", "test")  # of a dataset.json
 OF_A_SET = ("images", "masks", "table")  # what is said of one of them
@@ -55,7 +56,8 @@ def read_description(file: Path) -> tuple[OwnFolder, dict[str, OwnFolder]]:
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
         own = _told(content, [*(field.name for field in fields(OwnFolder)), *OTHER_SETS])
-        others = {name: _told(content[name], OF_A_SET) for name in OTHER_SETS if name in content}
+        there = [name for name in OTHER_SETS if content.get(name) is not None]
+        others = {name: _told(content[name], OF_A_SET) for name in there}
     except (OSError, ValueError) as error:
         names = ", ".join(field.name for field in fields(OwnFolder))
         raise UserError(

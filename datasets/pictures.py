@@ -1,28 +1,43 @@
 """The only decoder of image and mask files.
 
-Enters: the bytes of a file in one of FORMATS. Leaves: images as uint8 (H, W, 3) RGB, masks as
-uint8 (H, W) in {0, 1}, both upright; or a ValueError that says what is wrong.
+Enters: the bytes of a file in one of FORMATS, or HEIC or DICOM where the package for it is
+installed. Leaves: images as uint8 (H, W, 3) RGB, masks as uint8 (H, W) in {0, 1}, both upright; or
+a ValueError that says what is wrong.
 """
 
+import importlib
 import io
 import struct
+import sys
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
 from PIL import Image, ImageCms
 
 from misc_utils.errors import UserError
-from misc_utils.messages import listed
+from misc_utils.messages import counted, listed
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")  # of releases, and of crops
+# ending of a name -> the module that reads such files, and the package that has it
+READERS = {
+    ".heic": ("pillow_heif", "pillow-heif"),
+    ".heif": ("pillow_heif", "pillow-heif"),
+    ".dcm": ("pydicom.pixels", "pydicom"),
+}
+HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # brands
+SHADES_OF_DICOM = ("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "YBR_FULL_422")
+SHADES_OF_DICOM += ("YBR_ICT", "YBR_RCT")  # all of YBR become RGB
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I", "I;16", "I;16B")
 DARKEST = 4096  # of 65535; where no value of 16 bits reaches it, fewer bits were meant
+LEAST_CONTRAST = 32  # between the two values of a mask saved with loss
+MOST_EDGES = 0.25  # of such a mask: pixels that are nearer to the mean of the two than to them
 BITS_OF_TIFF, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags, and a value of the second
 MOST_PIXELS = 80_000_000  # of a picture; large photographs have 24 million
 DAMAGES = (OSError, SyntaxError, IndexError, TypeError, EOFError, struct.error, zlib.error)
@@ -109,22 +124,31 @@ def read_mask(content: bytes) -> np.ndarray:
 def read_any_mask(content: bytes) -> np.ndarray:
     """Decode a mask of any two values: uint8 (H, W) in {0, 1}, the brighter value is the lesion.
 
-    A picture of one value is all lesion, unless it is black. A JPEG, whose values are not kept, is
-    cut in the middle. Raises ValueError when it holds more values, or is not one whole picture.
+    A picture of one value is all lesion, unless it is black. One saved with loss, such as a JPEG,
+    is cut in the middle, as its values are not kept. Raises ValueError when it holds more values,
+    or is not one whole picture.
     """
     with _decoding(content) as picture:
-        orientation = _orientation(picture)
-        wide = _sixteen_bits(content, picture)
-        grey = np.asarray(picture.convert("L")) if wide is None or wide.ndim == 3 else wide
-        values = np.unique(grey)
-        if len(values) > 2 and picture.format not in ("JPEG", "MPO"):
-            raise ValueError(
-                f"a mask must hold two values only, this one holds {listed(values.tolist(), 10)}"
-            )
+        orientation, wide = _orientation(picture), _sixteen_bits(content, picture)
+        if _bits(content, picture) > 8 and (wide is None or wide.ndim == 3):
+            raise ValueError("a mask in colours of 16 bits; save it as grey PNG with 8 bits")
+        colours = picture.convert("RGB")
+        grey = (np.asarray(colours.convert("L")) if wide is None else wide).astype(np.int32)
+        values = np.flatnonzero(np.bincount(grey.ravel())).tolist()
+        low, high = values[0], values[-1]
+        webp_with_loss = picture.format == "WEBP" and b"VP8L" not in content
+        if picture.format in ("JPEG", "MPO", "HEIF") or webp_with_loss:
+            edges = np.abs(4 * grey - 2 * (low + high)) < high - low  # nearer to the middle
+            good = high == low or (high - low > LEAST_CONTRAST and edges.mean() < MOST_EDGES)
+        else:
+            shades = len(values) if wide is not None else len(colours.getcolors(2) or ())
+            good = len(values) == shades <= 2
+        if not good:
+            held = listed(values, 10) if len(values) > 2 else "colours of the same brightness"
+            raise ValueError(f"a mask must hold two values only, this one holds {held}")
         # of two values the brighter is above their mean; of one, above nothing
-        middle = int(values.min()) + int(values.max()) if len(values) > 1 else 0
-        mask = (2 * grey.astype(np.int64) > middle).astype(np.uint8)
-        return np.asarray(_turned(Image.fromarray(mask), orientation))
+        mask = 2 * grey > (low + high if high > low else 0)
+        return np.asarray(_turned(Image.fromarray(mask.astype(np.uint8)), orientation))
 
 
 def read_original(file: Path) -> np.ndarray:
@@ -219,7 +243,7 @@ def _decoding(content: bytes) -> Iterator[Image.Image]:
         raise ValueError("the file is empty")
     _quiet()
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+        with _open(content) as picture:
             width, height = picture.size
             if width * height > MOST_PIXELS:
                 raise Image.DecompressionBombError
@@ -242,6 +266,71 @@ def _decoding(content: bytes) -> Iterator[Image.Image]:
         raise
     except DAMAGES as error:
         raise ValueError(f"damaged or cut off ({error})") from None
+
+
+def _open(content: bytes) -> Image.Image:
+    """A picture of any kind, found from its bytes; ValueError where a package for it is missing."""
+    if content[128:132] == b"DICM":
+        return _open_dicom(content)
+    if content[4:8] == b"ftyp" and content[8:12] in HEIC:
+        import_reader(".heic").register_heif_opener()
+        try:
+            return Image.open(io.BytesIO(content), formats=("HEIF",))  # turned upright
+        except Image.UnidentifiedImageError:
+            raise ValueError("damaged or cut off") from None
+    return Image.open(io.BytesIO(content), formats=FORMATS)
+
+
+def import_reader(suffix: str) -> ModuleType:
+    """The module that reads such files, a row of READERS; ValueError where it is not installed."""
+    module, package = READERS[suffix]
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise ValueError(
+            f"to read {suffix} files, install {package}: {sys.executable} -m pip install "
+            f"--upgrade {package}; or save them as PNG or JPEG"
+        ) from None
+
+
+def check_readers(files: Iterable[Path]) -> None:
+    """UserError naming the files, by their endings, whose package is not installed."""
+    for suffix in READERS:
+        if alike := [file for file in files if file.suffix.lower() == suffix]:
+            try:
+                import_reader(suffix)
+            except ValueError as error:
+                names = counted(file.name for file in alike)
+                raise UserError(f"{alike[0].parent}: {error}. Files: {names}.") from None
+
+
+def _open_dicom(content: bytes) -> Image.Image:
+    """The first picture of a DICOM file; brightness of more than 8 bits by its full range."""
+    pixels = import_reader(".dcm")
+    try:
+        header = importlib.import_module("pydicom").dcmread(io.BytesIO(content))
+        kind, bits = header.PhotometricInterpretation, header.BitsStored
+        large = header.Rows * header.Columns > MOST_PIXELS
+        shades = None if large else pixels.pixel_array(header, index=0)
+    except AttributeError:
+        raise ValueError("the DICOM file holds no picture") from None
+    except Exception as error:  # of many kinds: damaged files, compressions it cannot read
+        said = " ".join(str(error).split())
+        if "missing dependencies" in said:
+            name = header.file_meta.TransferSyntaxUID.name
+            raise ValueError(
+                f"its pixels are compressed as {name}; to read them: {sys.executable} -m pip "
+                f"install 'pylibjpeg[all]'; or save it as PNG or JPEG"
+            ) from None
+        raise ValueError(f"no DICOM picture that can be read ({said})") from None
+    if large:
+        raise Image.DecompressionBombError
+    if kind not in SHADES_OF_DICOM:
+        raise ValueError(f"its pixels are of the kind {kind}; save it as PNG or JPEG")
+    if bits != 8 or shades.dtype != np.uint8:
+        low, high = float(shades.min()), float(shades.max())
+        shades = np.rint((shades - low) * (255 / max(high - low, 1))).astype(np.uint8)
+    return Image.fromarray(255 - shades if kind == "MONOCHROME1" else shades)
 
 
 @cache

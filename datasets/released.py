@@ -110,16 +110,6 @@ class ISIC2020(Released):
 
     group = "patient"
 
-    def choose_images(self, relative: Mapping[Path, Path]) -> Mapping[Path, Path]:
-        """All; UserError for DICOM files, which have archives of their own."""
-        dicom = [file for file in relative if file.suffix.lower() == ".dcm"]
-        if dicom:
-            raise UserError(
-                f"{dicom[0].parent}: DICOM files, {counted(file.name for file in dicom)}. Take "
-                f"them out and unzip the JPEG files instead; {SEE}."
-            )
-        return relative
-
     def columns_of(self, file: Path) -> Sequence[str]:
         """Of the training images: name, class and patient."""
         training = file == self.parts["training"].table

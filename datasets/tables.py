@@ -59,7 +59,7 @@ AGE = re.compile(r"(?:>=?|≥)?\s*([0-9]+(?:[.,][0-9]+)?)\s*\+?")
 OLDEST = 120  # years
 WHOLE_NUMBER = re.compile(r"(-?[0-9]+)(?:[.,]0*)?")
 ONE, ZERO = ("1", "1.0", "1,0"), ("0", "0.0", "0,0")
-MOST_CLASSES = 1000
+MOST_CLASSES = 200
 IMAGE_SUFFIX = re.compile(r"\.(jpe?g|png|bmp|tiff?|webp|heic|heif|dcm)$")
 
 EXCEL = (".xlsx", ".xlsm")
@@ -451,11 +451,12 @@ def _class_name(text: str) -> str:
 
 def read_groups(
     file: Path, table: pd.DataFrame, lines: Mapping[str, int], told: Columns = NOT_TOLD
-) -> dict[str, str]:
-    """Patient or lesion of each image of `lines`, {image id: its id}; the column is logged.
+) -> tuple[dict[str, str], str]:
+    """Patient or lesion of each image of `lines`, {image id: its id}, and which of both it is.
 
     Of both, the column is taken that fewer images lack; the patient if no image lacks it, as images
-    of one patient are alike too. An image without a group is a group of its own, named after it.
+    of one patient are alike too; it is logged. An image without a group is a group of its own,
+    named after it.
     """
     used = table.loc[list(lines.values())]
     if told.group is not None:
@@ -470,13 +471,14 @@ def read_groups(
             "several show the same one, tell the column with --group-column",
             file,
         )
-        return {image_id: image_id for image_id in lines}
+        return {image_id: image_id for image_id in lines}, "lesion"
     log.info("%s: images are kept together by the column %s", file, column)
     unknown = _among(NO_GROUP, used[column])
     alone = [image_id for image_id, line in lines.items() if unknown[line]]
     if alone:
         log.warning("%s: no %s, each counts as one of its own: %s", file, column, counted(alone))
-    return {i: i if unknown[line] else used.at[line, column] for i, line in lines.items()}
+    groups = {i: i if unknown[line] else used.at[line, column] for i, line in lines.items()}
+    return groups, "patient" if "patient" in _plain(column) else "lesion"
 
 
 def read_metadata(file: Path, table: pd.DataFrame, lines: Mapping[str, int]) -> pd.DataFrame:

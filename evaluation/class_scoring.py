@@ -8,6 +8,7 @@ Leaves: scores 0..1, nan for what does not exist.
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import sparse
 
 CLASS_MEASURES = ("accuracy", "sensitivity", "specificity", "dice", "ppv", "npv", "auc", "ap")
 CUT = 0.5  # a class is present where its probability is greater
@@ -87,7 +88,9 @@ def measure_classes(truth: np.ndarray, probability: np.ndarray, weights: np.ndar
     num_classes = probability.shape[1]
     truth_is = truth[:, None] == np.arange(num_classes)  # (N, C)
     cell = truth * (num_classes + 1) + decide(probability)
-    cells = (cell[:, None] == np.arange(num_classes * (num_classes + 1))).astype(float)
+    # sparse: one of C * (C + 1) cells of each row
+    places = np.ones(len(cell)), (np.arange(len(cell)), cell)
+    cells = sparse.csr_matrix(places, (len(cell), num_classes * (num_classes + 1)))
     said = probability > CUT
     # each of the four by itself: differences of sums would leave a trace where nothing is
     outcomes = np.hstack([truth_is & said, ~truth_is & said, truth_is & ~said, ~truth_is & ~said])

@@ -7,6 +7,7 @@ run a PNG file.
 
 import io
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
@@ -33,6 +34,12 @@ INK, MUTED = "0.1", "0.35"
 WIDTH = 5.4  # of a panel, in inches; a page shows it about 520 pixels wide
 FEWEST_FOR_MEDIAN = 20  # images below which no running median is drawn
 LONGEST_NAME = 36  # letters, so that it does not meet the numbers on its right
+LETTER = 0.55  # width of a letter, as a share of the size of its font
+SMALLEST = 4.0  # points, below which nothing can be read
+MOST_WITH_SHARES = 10  # columns of a confusion matrix that has percentages
+MOST_ABREAST = 12  # letters of a name under a column as wide as there
+STYLES = ("solid", "dashed")  # of curves, when the colours are used up
+MOST_NAMED = len(COLOURS) * len(STYLES)  # curves that are told apart
 FEWEST_EPOCHS = 3  # below which the epochs are seen as points only
 FIRST_CURVES = ("loss", "threshold_jaccard", "jaccard", "balanced_accuracy", "accuracy")
 MOST_CURVES = 4
@@ -196,8 +203,7 @@ def draw_forest(table: pd.DataFrame, zero: bool = False) -> bytes:
             axes.plot([0, 0], [row - 0.17, row + 0.3], color=INK, linestyle="dotted", linewidth=1.3)
         axes.plot([low, high], [row, row], color=BLUE, linewidth=2.4, solid_capstyle="butt")
         axes.plot([value], [row], color=BLUE, marker="o", markersize=6)
-        half = LONGEST_NAME // 2
-        short = name if len(name) <= LONGEST_NAME else f"{name[:half]}…{name[-half:]}"
+        short = shortened(name)
         text = {"y": row - 0.22, "va": "bottom", "transform": axes.get_yaxis_transform()}
         axes.text(0, s=short, ha="left", color=INK, **text)
         axes.text(1, s=format_interval(value, low, high), ha="right", color=MUTED, **text)
@@ -213,6 +219,9 @@ def draw_forest(table: pd.DataFrame, zero: bool = False) -> bytes:
 def draw_confusion(confusion: np.ndarray, classes: Sequence[str]) -> bytes:
     """A confusion matrix: counts, and percentages of each row.
 
+    With more than MOST_WITH_SHARES columns shades alone tell the percentages, and what is 0 is left
+    empty. The matrix does not grow then; numbers and names too small to be read are left out.
+
     Args:
         confusion: (C, C + 1), rows true, columns decided, the last undecided: drawn only if any is.
         classes: C names.
@@ -225,25 +234,62 @@ def draw_confusion(confusion: np.ndarray, classes: Sequence[str]) -> bytes:
     in_truth = confusion.sum(axis=1)
     share = confusion / np.where(in_truth > 0, in_truth, 1)[:, np.newaxis]
 
-    figure = Figure(figsize=(2.4 + 0.9 * len(columns), 1.6 + 0.7 * len(classes)))
+    many = len(columns) > MOST_WITH_SHARES
+    width, height = (WIDTH / len(columns),) * 2 if many else (0.9, 0.7)  # of a cell, in inches
+    size = min(8.0, 50 * height) if many else 10.0  # of the font of the names
+    names = [shortened(name) for name in columns]
+    longest = max(map(len, names)) * size * LETTER / 72  # in inches
+    turned = many or max(map(len, " ".join(names).split())) > MOST_ABREAST
+    figure = Figure(
+        figsize=(
+            1.6 + longest + width * len(columns),
+            1.6 + height * len(classes) + 0.7 * longest * turned,
+        )
+    )
     axes = figure.add_subplot()
     shades = axes.imshow(100 * share, cmap="Blues", vmin=0, vmax=100, aspect="auto")
-    for (row, column), count in np.ndenumerate(confusion):
-        text = f"{count:,.10g}" + (f"\n{100 * share[row, column]:.1f}%" if count else "")
-        ink = "white" if share[row, column] > 0.5 else "black"
-        axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=10)
-    rows = [f"{name}\n({count:,.10g})" for name, count in zip(classes, in_truth, strict=True)]
-    axes.set_xticks(range(len(columns)), columns)
-    axes.set_yticks(range(len(classes)), rows)
+    _write_counts(axes, confusion, share, 72 * width if many else None)
+
+    step, look = math.ceil(SMALLEST / size), {"fontsize": max(size, SMALLEST)}
+    apart = " " if many else "\n"
+    rows = [f"{name}{apart}({n:,.10g})" for name, n in zip(names, in_truth, strict=False)]
+    axes.set_yticks(range(0, len(classes), step), rows[::step], **look)
+    if turned:
+        look |= {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    else:
+        names = [textwrap.fill(name, MOST_ABREAST) for name in names]
+    axes.set_xticks(range(0, len(columns), step), names[::step], **look)
     axes.set(xlabel="prediction", ylabel="truth (and how many)")
     axes.grid(visible=False)
-    figure.colorbar(shades, ax=axes, label="% of the true class").ax.grid(visible=False)
+    bar = figure.colorbar(shades, ax=axes, label="% of the true class", fraction=0.05, pad=0.03)
+    bar.ax.grid(visible=False)
     return figure
+
+
+def _write_counts(
+    axes: Axes, confusion: np.ndarray, share: np.ndarray, points: float | None
+) -> None:
+    """Counts with percentages; or counts alone in cells of so many points, unless too small."""
+    size = 10.0
+    if points is not None:
+        size = min(7.5, points / LETTER / (len(f"{confusion.max():.10g}") + 1))
+        if size < SMALLEST:
+            return
+    for (row, column), count in np.ndenumerate(confusion):
+        if points is None:
+            text = f"{count:,.10g}" + (f"\n{100 * share[row, column]:.1f}%" if count else "")
+        else:
+            text = f"{count:.10g}" if count else ""
+        ink = "white" if share[row, column] > 0.5 else "black"
+        if text:
+            axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=size)
 
 
 @chart
 def draw_roc(truth: np.ndarray, probability: np.ndarray, classes: Sequence[str]) -> bytes:
     """Each class against all others: sensitivity at each share of false alarms, and the area.
+
+    Of more than MOST_NAMED curves those of the smallest areas are named, the others are grey.
 
     Args:
         truth: int (N,), 0..C-1.
@@ -252,18 +298,35 @@ def draw_roc(truth: np.ndarray, probability: np.ndarray, classes: Sequence[str])
     """
     from sklearn.metrics import auc, roc_curve  # half a second, which training need not wait for
 
-    figure, axes = build_axes(4.9)
-    axes.plot([0, 1], [0, 1], color=MUTED, linestyle="dotted", linewidth=1)
-    for (number, name), colour in zip(enumerate(classes), colours(len(classes)), strict=True):
+    curves = []
+    for number, name in enumerate(classes):
         is_class = truth == number
         if is_class.all() or not is_class.any():
             continue
         false_alarms, found, _ = roc_curve(is_class, probability[:, number])
-        area = format_score(auc(false_alarms, found))
-        label = f"{name}  {area}  ({is_class.sum():,})"
-        axes.plot(false_alarms, found, color=colour, linewidth=1.6, label=label)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower right", title="class, area, images", title_fontsize=9)
+        area = auc(false_alarms, found)
+        label = f"{shortened(name)}  {format_score(area)}  ({is_class.sum():,})"
+        curves.append((area, label, false_alarms, found))
+    others, title = [], "class, area, images"
+    if len(curves) > MOST_NAMED:
+        curves.sort(key=lambda curve: curve[0])
+        title = f"the smallest of {len(curves)} areas: {title}"
+        curves, others = curves[: len(COLOURS)], curves[len(COLOURS) :]
+
+    columns = 2 if max((len(label) for _, label, *_ in curves), default=0) < 30 else 1
+    rows = math.ceil((len(curves) + bool(others)) / columns)
+    figure, axes = build_axes(4.9 + (0.5 + 0.2 * rows if rows else 0))
+    axes.plot([0, 1], [0, 1], color=MUTED, linestyle="dotted", linewidth=1)
+    for k, (_, label, *curve) in enumerate(curves):
+        look = {"color": COLOURS[k % len(COLOURS)], "linestyle": STYLES[k // len(COLOURS)]}
+        axes.plot(*curve, linewidth=1.6, label=label, **look)
+    for k, (area, _, *curve) in enumerate(others):
+        ends = f"{format_score(area)} – {format_score(others[-1][0])}"
+        look = {"label": "_" if k else f"the others  {ends}", "zorder": 1}
+        axes.plot(*curve, linewidth=0.7, color=MUTED, alpha=0.4, **look)
+    if curves:
+        look = {"title": title, "title_fontsize": 9, "ncols": columns}
+        figure.legend(loc="outside lower center", **look)
     axes.set(xlabel="1 - specificity", ylabel="sensitivity", xlim=(-0.01, 1), ylim=(0, 1.01))
     axes.set_aspect("equal")
     return figure
@@ -306,6 +369,12 @@ def draw_reliability(
     below.set(xlabel="confidence (largest probability)", ylabel="images")
     below.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     return figure
+
+
+def shortened(name: str) -> str:
+    """A name of at most LONGEST_NAME letters: of a longer one its beginning and its end."""
+    half = LONGEST_NAME // 2
+    return name if len(name) <= LONGEST_NAME else f"{name[:half]}…{name[-half:]}"
 
 
 class _ScoreFormatter(ticker.ScalarFormatter):

@@ -18,14 +18,18 @@ from reports.pages import format_share
 from reports.parts import Frame, Picture, Section
 
 GALLERY = 12  # mistakes shown
+MOST_COLUMNS = 12  # of a confusion matrix in the terminal that have names
 MOST_MISTAKES = 6  # the most frequent ones are named
 
 
 def text(scored: Scored, table: pd.DataFrame) -> str:
     """Confusion matrix with precision and recall, measures of each class, overall scores."""
     lines = ["rows: truth, columns: prediction (the class of the largest probability)"]
-    columns = [*scored.classes, "tie"]
-    confusion = pd.DataFrame(scored.point.confusion, index=list(scored.classes), columns=columns)
+    names, columns = list(scored.classes), [*scored.classes, "tie"]
+    if len(names) > MOST_COLUMNS:  # a line would not fit: columns by their number
+        names = [f"{name} ({number})" for number, name in enumerate(names)]
+        columns = [*map(str, range(len(names))), "tie"]
+    confusion = pd.DataFrame(scored.point.confusion, index=names, columns=columns)
     confusion = confusion.drop(columns=[] if confusion["tie"].any() else ["tie"])
     confusion["precision"], confusion["recall"] = scored.point.precision, scored.point.recall
     lines.append(confusion.to_string(float_format="{:.3f}".format, na_rep="none"))
@@ -61,7 +65,7 @@ def write(
     read: Callable[[str], np.ndarray],
 ) -> Path:
     """Write the report of an evaluation; `read` gives the picture (H, W, 3) of an image id."""
-    drawn = "lesions, with all their images"
+    drawn = f"{scope.ensemble.runs[0].group}s, with all their images"
     if not scope.held_out:
         drawn = "images; which show the same lesion is not known, so they may be too narrow"
     columns, notes = facts.tuned_columns(scope, used)
@@ -118,7 +122,7 @@ def _curves_section(scored: Scored) -> Section:
         parts.chart(
             charts.draw_roc(truth, probability, classes),
             "ROC: each class against all others",
-            "ROC curve of each class, its area in the legend",
+            "ROC curves; areas in the legend, of many classes those of the smallest",
         ),
         parts.chart(
             charts.draw_reliability(truth, probability, scored.calibrated),

@@ -5,11 +5,11 @@ python3 runs/check.py --dataset folder --images photos --masks masks --table tab
 """
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import paths  # isort: skip  (the repository on sys.path)
 
-from datasets.own_settings import NOT_TOLD, OwnFolder
+from datasets.own_settings import NOT_TOLD, OwnFolder, resolved
 from misc_utils import command_line
 
 
@@ -23,125 +23,168 @@ class Settings:
     read: bool = False  # also read every image and mask, which builds their cached arrays
 
 
-def main(settings: Settings) -> int:
+def main(settings: Settings) -> None:
     from datasets.catalogue import open_dataset
     from datasets.inventory import take_stock
     from datasets.tasks import TASKS
 
-    # 1 what is there
+    # 1 what is there, and whether every file is whole
     dataset = open_dataset(paths.data_dir(), settings.dataset, settings.own)
     stock = take_stock(dataset)
-    print(f"data set {dataset.name}")
+    if settings.read:
+        stock = [read_all(dataset, found, settings.image_size) for found in stock]
+    print(f"data set {dataset.name}, {resolved(settings.own).images or paths.data_dir()}")
     for found in stock:
         print(f"  task {found.task} ({TASKS[found.task].what}), {found.images}: {described(found)}")
 
-    # 2 is every file whole?
-    wrong = [found for found in stock if found.wrong and found.count]
-    if settings.read:
-        wrong += [
-            found for found in stock if found.count and not can_be_read(dataset, found, settings)
-        ]
-
-    # 3 disk, trainings, next commands
-    print_disk(dataset, stock, settings)
-    print_runs(dataset)
-    print_next(dataset, stock, settings)
-    return len(wrong)
+    # 2 disk, trainings, next commands
+    if not any(found.num_folds and not found.wrong for found in stock):
+        print("nothing can be trained on yet; docs/data.md says what belongs where")
+        return
+    print_disk(dataset, stock, settings.image_size)
+    runs = find_runs(dataset.name)
+    ours = [run for run in runs if is_of(run, settings.own)]
+    print_trainings(ours)
+    print_next(dataset, stock, runs, ours, settings)
 
 
 def described(found) -> str:
     """What there is of one set, in words."""
-    if not found.count:
-        return found.wrong
-    said = f"{found.count} images" + (f", {found.truth}" if found.truth else ", no truth")
-    return f"{said}\n    wrong: {found.wrong}" if found.wrong else said
+    said = [f"{len(found.files)} images"] if found.files else []
+    said += [found.truth] if found.truth else []
+    said += [f"missing: {found.missing}"] if found.missing else []
+    wrong = f"wrong: {found.wrong}".replace("\n", "\n    ") if found.wrong else ""
+    return "\n    ".join(filter(None, [", ".join(said), wrong]))
 
 
-def can_be_read(dataset, found, settings: Settings) -> bool:
-    """Whether all files of a set can; what cannot is printed."""
+def read_all(dataset, found, image_size: int):
+    """The same row, wrong where a file of it cannot be read."""
+    from dataclasses import replace
+
     from datasets.tasks import TASKS
     from misc_utils.errors import UserError
 
-    which = found.task, found.images, settings.image_size
+    which = found.task, found.images, image_size
     try:
-        if found.trainable and TASKS[found.task].kind == "masks":
+        if found.truth and TASKS[found.task].kind == "masks" and not found.wrong:
             dataset.load_pairs(*which)
-        else:
+        elif found.files:
             dataset.load_images(*which)
-        return True
+        return found
     except UserError as error:
-        print(f"  task {found.task}, {found.images}: {error}")
-        return False
+        return replace(found, wrong=str(error))
 
 
-def print_disk(dataset, stock, settings: Settings) -> None:
-    """What the cached arrays and the predictions of each training need, and what is free."""
+def print_disk(dataset, stock, image_size: int) -> None:
+    """What the cached arrays and the predictions of a training need, and what is free."""
     from datasets.tasks import TASKS
 
-    pixels = settings.image_size**2
-    cache = sum(found.count * pixels * 3 for found in stock)
-    kept = {}  # predictions of all held-out images, over all folds
+    images, masks, kept = {}, 0, 0
     for found in stock:
-        channels = len(TASKS[found.task].channels)
-        if found.trainable and channels:
-            cache += found.count * pixels * channels
-            kept[found.task] = (
-                found.count * pixels * channels * 2 if found.images == "training" else 0
-            )
-    print(f"disk: cached arrays at {settings.image_size} px take {in_words(cache)}", end="")
-    for task, size in kept.items():
-        print(f"; the predictions kept of all folds of task {task} {in_words(size)}", end="")
-    root = next(path for path in (dataset.data_dir, *dataset.data_dir.parents) if path.exists())
-    print(f"; free are {in_words(shutil.disk_usage(root).free)}")
+        pixels = len(found.files) * image_size**2
+        images[min(found.task % 3, 1), found.images] = 3 * pixels  # Task 2 has those of Task 1
+        channels = len(TASKS[found.task].channels) if found.truth else 0
+        masks += pixels * channels
+        kept += 2 * pixels * channels if found.num_folds else 0
+    need = sum(images.values()) + masks + kept
+    place = next(path for path in (dataset.data_dir, *dataset.data_dir.parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    print(
+        f"disk: cached pictures at {image_size} px {in_bytes(need - kept)}, kept predictions of "
+        f"all folds {in_bytes(kept)}, weights besides; free {in_bytes(free)}"
+        + (", which is not enough" if need > free else "")
+    )
 
 
-def in_words(size: float) -> str:
-    """Bytes as megabytes or gigabytes."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+def in_bytes(size: float) -> str:
+    """As megabytes or gigabytes."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
-def print_runs(dataset) -> None:
-    """The trainings there are, and how long a pass over their images took on this machine."""
-    import pandas as pd
+def in_time(seconds: float) -> str:
+    """As seconds, minutes or hours."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
+
+def find_runs(dataset: str) -> list:
+    """Every training run on a data set of this name; what is broken is printed."""
     from datasets.tasks import TASKS
+    from misc_utils.errors import UserError
     from training import run_folder
 
-    model_data = paths.model_data_dir()
-    runs = [run for task in TASKS for run in run_folder.list_runs(model_data, task, dataset.name)]
+    try:
+        model_data = paths.model_data_dir()
+        return [run for task in TASKS for run in run_folder.list_runs(model_data, task, dataset)]
+    except UserError as error:
+        print(f"trainings: {error}")
+        return []
+
+
+def is_of(run, own: OwnFolder) -> bool:
+    """Whether a run is of these images: every folder of one's own has the same name."""
+    return run.settings.get("own", {}).get("images") == resolved(own).images
+
+
+def print_trainings(runs) -> None:
+    """A line per training: its folds, and how long one took on this machine."""
     if not runs:
-        print("time: not known before the first epoch here; docs/results.md has measured trainings")
+        print("time: not known before a training here; docs/results.md has measured ones")
+    trainings = {}
     for run in runs:
-        epochs = len(pd.read_csv(run.history)) if run.history.exists() else 0
-        state = "finished" if run.finished else "not finished"
-        said = f"{run.name}: {state}, {epochs} of {run.settings['epochs']} epochs"
-        if run.finished and epochs and "seconds" in run.record:
-            said += f", {run.record['seconds'] / epochs:.0f} s each"
-        print(f"trained: {said}")
+        trainings.setdefault((run.task, run.label), []).append(run)
+    for (task, label), folds in trainings.items():
+        finished = [run for run in folds if run.finished]
+        others = ", ".join(str(run.k_fold) for run in folds if not run.finished)
+        said = [f"folds finished: {', '.join(str(run.k_fold) for run in finished) or 'none'}"]
+        said += [f"not finished: {others}; repeat the command to go on"] if others else []
+        if took := [run.record["seconds"] for run in finished if "seconds" in run.record]:
+            epochs, size = finished[0].settings["epochs"], finished[0].image_size
+            said += [
+                f"{epochs} epochs of a fold at {size} px took {in_time(sum(took) / len(took))}"
+            ]
+        print(f"trained: task {task}, {label}, {'; '.join(said)}")
 
 
-def print_next(dataset, stock, settings: Settings) -> None:
-    """Commands that work now."""
+def print_next(dataset, stock, runs, ours, settings: Settings) -> None:
+    """Commands that work now: to score what is trained, or to train and then score."""
     from datasets.tasks import flags, script
     from misc_utils.messages import command
 
-    told = []
-    for name in ("images", "masks", "table", "image_column", "label_column", "group_column"):
-        if getattr(settings.own, name) is not None:
-            told += [f"--{name.replace('_', '-')}", getattr(settings.own, name)]
-    told += ["--classes", *settings.own.classes] if settings.own.classes else []
-    told += ["--subset"] if settings.own.subset else []
-    trainable = [found for found in stock if found.trainable and found.images == "training"]
-    if trainable:
-        print("next:")
-    for found in trainable:
-        whole = ["--lesion-view", "whole"] if found.task == 3 else []
-        which = [*flags(found.task, dataset.name), *told, *whole]
-        scored = [*flags(found.task, dataset.name), "--k-fold", "all"]
-        print(f"  {command(script(found.task, 'train'), *which)}")
-        print(f"  {command(script(found.task, 'eval'), *scored)}")
-    if not trainable:
-        print("nothing can be trained yet: see docs/data.md for what belongs where")
+    print("next:")
+    for found in stock:
+        if not found.num_folds or found.wrong:
+            continue
+        task, which = found.task, flags(found.task, dataset.name)
+        trained = [run for run in ours if run.task == task and run.weights.exists()]
+        for label in dict.fromkeys(run.label for run in trained):
+            backbone, version = label.split(":")
+            name = "--backbone", backbone, "--version", version
+            print(f"  {command(script(task, 'eval'), *which, *name, '--k-fold', 'all')}")
+        if trained:
+            continue
+        taken = {run.version for run in runs if run.task == task}
+        version = next(str(k) for k in range(len(taken) + 1) if str(k) not in taken)
+        name = ["--version", version] if version != "0" else []
+        how = told(settings.own) + name + (["--lesion-view", "whole"] if task == 3 else [])
+        how += ["--image-size", settings.image_size] if settings.image_size != 224 else []
+        how += ["--num-folds", found.num_folds] if found.num_folds < 5 else []
+        print(f"  {command(script(task, 'train'), *which, *how)}")
+        print(f"  {command(script(task, 'eval'), *which, *name, '--k-fold', 'all')}")
+
+
+def told(own: OwnFolder) -> list[str]:
+    """The flags that say where one's own images are, as they were given."""
+    words = []
+    for field in fields(own):
+        value, flag = getattr(own, field.name), f"--{field.name.replace('_', '-')}"
+        if value != field.default:
+            words += [
+                flag,
+                *(value if isinstance(value, tuple) else () if value is True else [value]),
+            ]
+    return words
 
 
 if __name__ == "__main__":

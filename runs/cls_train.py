@@ -98,7 +98,8 @@ def train(plan, dataset) -> None:
     classes, num_classes = dataset.classes, len(dataset.classes)
     lesions = dataset.load_lesions(image_ids, 3, settings.near_copies)
     limited = limit_labels(labels, settings.limit)
-    folds = split_lesions(limited, lesions, settings.num_folds, settings.seed, classes)
+    split = settings.num_folds, settings.seed
+    folds = split_lesions(limited, lesions, *split, classes, dataset.group)
     plan.check_folds(folds)  # before the first image is decoded
     sites = None
     if settings.metadata:
@@ -119,7 +120,8 @@ def train(plan, dataset) -> None:
     inputs = dataset.load_inputs(images, "training", sites)
     label = np.array([labels[image_id] for image_id in images.image_ids])
     targets = np.eye(num_classes, dtype=np.float32)[label]
-    facts = {"classes": list(classes), "crops_maker": crops.maker if crops else None}
+    facts = {"classes": list(classes), "group": dataset.group}
+    facts |= {"crops_maker": crops.maker if crops else None}
     facts |= {"sites": list(sites)} if sites is not None else {}
     data = TrainingData(inputs, targets, folds, facts)
 

@@ -83,7 +83,8 @@ def main(settings: Settings) -> None:
     plan.check_folds(folds)  # before the first image is decoded
     images, masks = dataset.load_pairs(task, "training", size, settings.preprocess)
     inputs = Inputs(images)
-    data = TrainingData(inputs, masks, folds, {"truth_fingerprint": masks.fingerprint})
+    facts = {"truth_fingerprint": masks.fingerprint, "group": dataset.group}
+    data = TrainingData(inputs, masks, folds, facts)
 
     # 3 net, loss and metrics
     def build(optimizer):

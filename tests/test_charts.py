@@ -1,4 +1,5 @@
 import io
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,12 @@ CLASSES = ["MEL", "NV", "BCC"]
 def built(monkeypatch):
     """Functions hand back the figure instead of its bytes."""
     monkeypatch.setattr(charts, "to_png", lambda figure: figure)
+
+
+def laid_out(figure):
+    """With its layout, as it comes into the file."""
+    figure.savefig(io.BytesIO(), format="png")
+    return figure
 
 
 def texts(axes) -> list[str]:
@@ -180,6 +187,39 @@ def test_confusion_shows_counts_and_shares_of_the_row(built):
     assert rows == ["MEL\n(40)", "NV\n(4)", "BCC\n(0)"]
 
 
+@pytest.mark.parametrize("number", [2, 3, 8, 10, 11, 31])
+def test_names_and_counts_of_a_confusion_matrix_do_not_overlap(built, number):
+    names = [f"diagnosis {k}" + " with a long name" * (k % 3 == 1) for k in range(number)]
+    confusion = np.diag(np.full(number, 1234)) + np.arange(number)
+    figure = laid_out(charts.draw_confusion(np.c_[confusion, np.zeros(number, int)], names))
+    axes = figure.axes[0]
+    assert figure.get_figwidth() < 14
+    cell = axes.get_window_extent().width / number
+    for texts in (axes.get_yticklabels(), axes.get_xticklabels(), axes.texts):
+        assert min(text.get_fontsize() for text in texts) >= 4
+        assert all(figure.bbox.x0 <= text.get_window_extent().x0 for text in texts)
+        assert all(text.get_window_extent().y0 >= 0 for text in texts)
+    assert len(axes.get_xticklabels()) == len(axes.get_yticklabels()) == number
+    assert max(text.get_window_extent().width for text in axes.texts) < cell
+    rows = sorted(
+        (t.get_window_extent().y0, t.get_window_extent().y1) for t in axes.get_yticklabels()
+    )
+    assert all(above[0] >= below[1] - 1 for below, above in pairwise(rows))
+    columns = axes.get_xticklabels()
+    if columns[0].get_rotation() == 0:
+        ends = [(t.get_window_extent().x0, t.get_window_extent().x1) for t in columns]
+        assert all(one[1] < other[0] for one, other in pairwise(ends))
+    else:  # lines at 45 degrees are further apart than they are high
+        assert cell / np.sqrt(2) > columns[0].get_fontsize() * figure.dpi / 72 * 0.9
+
+
+def test_a_confusion_matrix_of_very_many_classes_stays_a_picture(built):
+    confusion = np.eye(300, 301, dtype=int)
+    figure = charts.draw_confusion(confusion, [f"class {k}" for k in range(300)])
+    assert max(figure.get_size_inches()) < 12 and not figure.axes[0].texts
+    assert len(figure.axes[0].get_yticklabels()) < 100
+
+
 def test_undecided_is_drawn_only_if_any_is(built):
     confusion = CONFUSION.copy()
     confusion[1, 3] = 4
@@ -194,8 +234,9 @@ def test_undecided_is_drawn_only_if_any_is(built):
 def test_roc_of_the_classes_there_are(built):
     truth = np.array([0, 0, 1, 1])
     probability = np.array([[0.9, 0.1, 0], [0.4, 0.6, 0], [0.5, 0.5, 0], [0.2, 0.8, 0]])
-    axes = charts.draw_roc(truth, probability, CLASSES).axes[0]
-    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    figure = charts.draw_roc(truth, probability, CLASSES)
+    axes = figure.axes[0]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
     # MEL .9 and .4 against .5 and .2: three of four pairs in order; so for NV
     assert names == ["MEL  .750  (2)", "NV  .750  (2)"]
     assert list(axes.lines[1].get_ydata()) == [0, 0.5, 0.5, 1, 1]
@@ -203,9 +244,36 @@ def test_roc_of_the_classes_there_are(built):
 
 @pytest.mark.parametrize("truth", [0, 2], ids=["held alone", "third class"])
 def test_one_class_alone_has_no_curve(built, truth):
-    axes = charts.draw_roc(np.full(4, truth), np.full((4, 3), 1 / 3), CLASSES).axes[0]
-    assert axes.get_legend() is None
-    assert len(axes.lines) == 1  # the diagonal
+    figure = charts.draw_roc(np.full(4, truth), np.full((4, 3), 1 / 3), CLASSES)
+    assert figure.legends == []
+    assert len(figure.axes[0].lines) == 1  # the diagonal
+
+
+@pytest.mark.parametrize("number", [2, 8, 14, 31])
+def test_curves_of_any_number_of_classes_are_told_apart(built, number):
+    truth = np.arange(10 * number) % number
+    random = np.random.default_rng(0)
+    probability = random.dirichlet(np.ones(number), len(truth))
+    shown = [f"{'a rather long name of diagnosis ' * (k % 2)}{k}" for k in range(number)]
+    figure = laid_out(charts.draw_roc(truth, probability, shown))
+    axes, (legend,) = figure.axes[0], figure.legends
+    lines = axes.lines[1:]
+    assert len(lines) == number
+    named = [line for line in lines if line.get_label()[0] not in "_t"]
+    looks = {(line.get_color(), line.get_linestyle()) for line in named}
+    assert len(looks) == len(named) == (7 if number == 31 else number)
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names[: len(named)] == [line.get_label() for line in named]
+    if number == 31:
+        areas = [float(name.split()[-2]) for name in names[:7]]
+        assert areas == sorted(areas) and names[7].startswith("the others  .")
+        assert float(names[7].split()[2]) >= areas[-1]
+        assert legend.get_title().get_text().startswith("the smallest of 31 areas")
+    # the legend lies below the panel, and all of it is on the picture
+    box = legend.get_window_extent()
+    assert box.y1 <= axes.get_window_extent().y0 and box.y0 >= 0
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1
+    assert axes.get_window_extent().width > 0.7 * figure.bbox.width
 
 
 def test_the_error_reported_is_the_one_drawn(built):

@@ -50,7 +50,15 @@ def test_links_and_flags_of_documents_exist(document):
 
 def test_every_module_is_in_the_development_guide():
     guide = (ROOT / "docs" / "development.md").read_text(encoding="utf-8")
-    for package in ("misc_utils", "datasets", "models", "training", "inference", "evaluation", "deploy"):
+    for package in (
+        "misc_utils",
+        "datasets",
+        "models",
+        "training",
+        "inference",
+        "evaluation",
+        "deploy",
+    ):
         part = guide.split(f"### {package}\n")[1].split("\n###")[0]
         for file in (ROOT / package).glob("*.py"):
             if file.name != "__init__.py":

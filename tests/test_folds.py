@@ -128,3 +128,12 @@ def test_a_lesion_of_two_diagnoses_is_named_with_its_rows(caplog):
     folds.split_lesions(labels, lesions, 5, 1, CLASSES)
     assert "1 lesions have more than one diagnosis" in caplog.text
     assert "2: L0 ISIC_0 MEL, L0 ISIC_8 NV" in caplog.text
+
+
+def test_several_diagnoses_of_a_patient_are_no_contradiction(caplog):
+    labels = {f"i{k:02}": k % 2 for k in range(20)}
+    groups = {image_id: f"p{k // 2}" for k, image_id in enumerate(labels)}
+    folds.split_lesions(labels, groups, 5, 1, CLASSES, "patient")
+    assert not caplog.records
+    folds.split_lesions(labels, groups, 5, 1, CLASSES)
+    assert "more than one diagnosis" in caplog.text

@@ -61,6 +61,11 @@ class Run:
         return tuple(self.record.get("classes", CLASSES if self.task == 3 else ()))
 
     @property
+    def group(self) -> str:
+        """What the column `lesion` of its split holds: of one `lesion`, or one `patient`."""
+        return self.record.get("group", "lesion")
+
+    @property
     def sites(self) -> tuple[str, ...] | None:
         """Body sites that the net knows; None where it takes no metadata."""
         return tuple(self.record["sites"]) if self.settings.get("metadata") else None
@@ -318,7 +323,8 @@ def check_same_data(run: Run, fingerprint: str) -> None:
     """Raise UserError when the images are not those the run was trained with."""
     if run.data_fingerprint != fingerprint:
         raise UserError(
-            f"{run.name} was trained on other images than those in data/ (or other crops of them): "
+            f"{run.name} was trained on other images than those in data/ (or other crops, or other "
+            f"metadata): "
             f"fingerprint {run.data_fingerprint[:12]} then, {fingerprint[:12]} now. Put the former "
             f"images back, or train a new --version."
         )
