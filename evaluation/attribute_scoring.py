@@ -18,7 +18,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from evaluation.bootstrap import interval
-from evaluation.mask_scoring import FOREGROUND_ABOVE
+from evaluation.mask_scoring import foreground
 
 COUNTS = ("tp", "fp", "fn", "tn")  # columns of a table of counts: <attribute>_<one of these>
 MEASURES = ("jaccard", "dice")
@@ -41,7 +41,7 @@ def count_pixels(truth: np.ndarray, prediction: np.ndarray) -> dict[str, int]:
     Raises:
         ValueError: wrong type or sizes that differ.
     """
-    truth, prediction = _foreground(truth, "truth"), _foreground(prediction, "prediction")
+    truth, prediction = foreground(truth, "truth"), foreground(prediction, "prediction")
     if truth.shape != prediction.shape or truth.size == 0:
         raise ValueError(
             f"truth and prediction must have one size, not {truth.shape} and {prediction.shape}"
@@ -50,14 +50,6 @@ def count_pixels(truth: np.ndarray, prediction: np.ndarray) -> dict[str, int]:
     false, missed = np.count_nonzero(prediction) - both, np.count_nonzero(truth) - both
     counts = (both, false, missed, truth.size - both - false - missed)
     return {name: int(count) for name, count in zip(COUNTS, counts, strict=True)}
-
-
-def _foreground(mask: np.ndarray, name: str) -> np.ndarray:
-    """Bool (H, W)."""
-    mask = np.asarray(mask)
-    if mask.ndim != 2 or mask.dtype not in (np.uint8, np.bool_):
-        raise ValueError(f"{name} must be uint8 or bool (H, W), not {mask.dtype} {mask.shape}")
-    return mask if mask.dtype == np.bool_ else mask > FOREGROUND_ABOVE
 
 
 def count_table(

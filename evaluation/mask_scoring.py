@@ -35,7 +35,7 @@ def score_mask(truth: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
     Raises:
         ValueError: wrong type or sizes that differ.
     """
-    truth, prediction = _foreground(truth, "truth"), _foreground(prediction, "prediction")
+    truth, prediction = foreground(truth, "truth"), foreground(prediction, "prediction")
     if truth.shape != prediction.shape or truth.size == 0:
         raise ValueError(
             f"truth and prediction must have one size, not {truth.shape} and {prediction.shape}"
@@ -55,8 +55,8 @@ def score_mask(truth: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
     }
 
 
-def _foreground(mask: np.ndarray, name: str) -> np.ndarray:
-    """Bool (H, W)."""
+def foreground(mask: np.ndarray, name: str) -> np.ndarray:
+    """A mask as bool (H, W), of bool or of uint8 values above 128; ValueError for anything else."""
     mask = np.asarray(mask)
     if mask.ndim != 2 or mask.dtype not in (np.uint8, np.bool_):
         raise ValueError(f"{name} must be uint8 or bool (H, W), not {mask.dtype} {mask.shape}")
