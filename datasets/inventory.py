@@ -88,7 +88,7 @@ def _look_at_classes(dataset: Dataset, task: int, images: str, image_ids: list[s
         found["truth"] += f"; {number} {dataset.group}s" if number < len(labels) else ""
         most = min(number, max(counts.values()))
         found["num_folds"] = _most_folds(
-            most, lambda k: split_lesions(labels, lesions, k, 0, classes)
+            most, lambda k: split_lesions(labels, lesions, k, 0, classes, dataset.group)
         )
     return found
 

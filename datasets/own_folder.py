@@ -141,7 +141,7 @@ class FolderDataset(Dataset):
             )
         names = counted(str(file.relative_to(folder)) for file in others)
         self._tell(f"{folder}: left aside, no pictures by their names: {names}", others)
-        return found
+        return sorted(found)
 
     def choose_images(self, relative: Mapping[Path, Path]) -> Mapping[Path, Path]:
         """Those of the files {file: path in its folder} that are images of the data set."""
@@ -275,11 +275,12 @@ class FolderDataset(Dataset):
             )
         classes = tuple(told or found)
         index = {name.casefold(): k for k, name in enumerate(classes)}
+        if len(index) < len(classes):
+            raise UserError(f"{folder}: a class has two spellings: {listed(classes)}. Keep one.")
         if unknown := [name for name in found if name.casefold() not in index]:
             raise UserError(
                 f"{folder}: folders that are none of the classes {listed(classes)}: "
-                f"{listed(unknown)}. Name them with {self.told_as('classes')} too, or take them "
-                f"out."
+                f"{listed(unknown)}. Name them too, or take them out."
             )
         sentence = f"Labels are the folders in {folder}; classes: {listed(classes)}."
         return {i: index[name.casefold()] for i, name in names.items()}, classes, sentence
@@ -387,9 +388,8 @@ class FolderDataset(Dataset):
 def part_of(own: OwnFolder) -> Part:
     """Folders and table as told, with absolute paths."""
     own = resolved(own)
-    paths = (None if text is None else Path(text) for text in (own.images, own.masks, own.table))
-    images, masks, table = paths
-    return Part((images,), masks, table)
+    masks, table = (None if text is None else Path(text) for text in (own.masks, own.table))
+    return Part((Path(own.images),), masks, table)
 
 
 def name_images(relative: Mapping[Path, Path]) -> dict[str, Path]:

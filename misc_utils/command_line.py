@@ -49,6 +49,7 @@ RANGES = {
     "batch_size": (1, MOST),
     "limit": (1, MOST),
     "count": (1, 100),
+    "patience": (1, MOST),
     "workers": (1, 1000),
     "learning_rate": (1e-30, MOST),
     "min_learning_rate": (0, MOST),

@@ -45,6 +45,7 @@ class Settings:
     class_weight: Literal[*CLASS_WEIGHTS] = "balanced"  # weight of each class in the loss
     augmentation: Literal[*AUGMENTATIONS] = "affine"  # random flips, rotation, shifts ...
     batch_size: int = 16  # images per step
+    patience: command_line.Limit = None  # stop after N epochs without a better one by the monitor
     epochs: int = 30  # passes over the training images
     learning_rate: float = 1e-4  # of Adam, at its highest
     schedule: Literal["plateau", "cosine"] = "plateau"  # how the learning rate falls

@@ -39,6 +39,7 @@ class Settings:
     """what training minimises; auto: binary_crossentropy, for Task 2 binary_crossentropy_jaccard"""
     augmentation: Literal[*AUGMENTATIONS] = "affine"  # random flips, rotation, shifts ...
     batch_size: int = 32  # images per step
+    patience: command_line.Limit = None  # stop after N epochs without a better one by the monitor
     epochs: int = 35  # passes over the training images
     learning_rate: float = 1e-3  # of Adam, at its highest
     schedule: Literal["plateau", "cosine"] = "plateau"  # how the learning rate falls

@@ -104,7 +104,7 @@ def test_an_own_folder(place, said, run_script):
     assert lines[1] == "  task 1 (lesion boundary), training: 12 images, 12 masks"
     assert lines[2].startswith("disk: ")
     lines = said(*ALL, "--image-size", 32)
-    assert lines[2].endswith("3 classes: nv 4, mel 4, x 4; 6 lesions")
+    assert lines[2].endswith("3 classes: nv 4, mel 4, x 4; 6 patients")
 
     # the commands work as they are; smaller ones, as the real ones are long
     for script, flags in commands(lines):

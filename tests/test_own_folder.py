@@ -496,6 +496,8 @@ def test_folders_that_are_no_classes(place):
     refused("no classes but sets: test, train", place, 3, table="folders")
     put(place, "more/nv/a.jpg")
     refused("two classes or more, found nv", place, 3, images="more", table="folders")
+    put(place, "more/NV/b.jpg")
+    refused("two spellings: NV, nv", place, 3, images="more", table="folders")
 
 
 def test_no_table(place):

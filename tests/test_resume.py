@@ -109,6 +109,27 @@ def test_training_in_pieces_ends_as_if_in_one(
     assert start() == expected and caplog.text.count("finished already") == 2
 
 
+def test_patience_ends_where_it_would_have_without_a_kill(root, run_script, kill_at, caplog):
+    """With a learning rate of nothing the first epoch stays the best: two more, and it stops."""
+    caplog.set_level("INFO")
+    flags = (*SEG[:-2], "--folds", 0, "--epochs", 9, "--patience", 2, "--learning-rate", 1e-30)
+    assert run_script(seg_train, *flags)[0] == 0
+    assert "stops after epoch 3, by --patience" in caplog.text
+    expected = contents(root / "model_data")
+    for ending, number in (("k0_v0.csv", 3), ("settings.json", 2)):  # of the last epoch; the end
+        shutil.rmtree(root / "model_data")
+        keras.utils.clear_session()
+        kill_at(ending, number)
+        killed(seg_train, *flags)
+        keras.utils.clear_session()
+        assert run_script(seg_train, *flags)[0] == 0
+        assert contents(root / "model_data") == expected
+    caplog.clear()
+    assert run_script(seg_train, *flags)[0] == 0 and "finished already" in caplog.text
+    code, _, err = run_script(seg_train, *flags, "--patience", 3)
+    assert code == 1 and "patience 2 then, 3 now" in err
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, drawn_data):
     """A root with one fold of each task trained for an epoch."""

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 # Where images lie is none of it either: what they show is, see FIXED.
 FREE = ("folds", "workers", "overwrite", "epochs", "own")
 # What settings that earlier code did not have were, in effect
-ADDED = {"dataset": DEFAULT, "preprocess": [], "metadata": False}
+ADDED = {"dataset": DEFAULT, "preprocess": [], "metadata": False, "patience": None}
 # What else must be the same to resume: key of settings.json -> its name in a message
 FIXED = {
     "data_fingerprint": "the images in data/ (or their crops)",

@@ -134,6 +134,14 @@ class KeepEpoch(keras.callbacks.Callback):
         if better:
             self.save(self.run.weights)
         write_history(self.run.history, progress.history)
+        if out_of_patience(progress, self.run.settings):
+            self.model.stop_training = True
+
+
+def out_of_patience(progress: Progress, settings: Mapping) -> bool:
+    """Whether the last `patience` epochs brought nothing better; never where it is None."""
+    patience = settings.get("patience")
+    return patience is not None and progress.epochs - 1 - progress.best_epoch >= patience
 
 
 def write_history(file: Path, history: Sequence[Mapping[str, float]]) -> None:
@@ -157,7 +165,8 @@ def fit_fold(
     Leaves weights of the best epoch, a history with a row per epoch and the state in the run's
     folder. Read from the run's settings: epochs, monitor (val_loss: smaller is better; a
     score: larger), schedule (plateau lowers the learning rate by plateau_factor when val_loss has
-    not fallen for plateau_patience epochs, down to min_learning_rate).
+    not fallen for plateau_patience epochs, down to min_learning_rate), patience (see
+    out_of_patience).
 
     The run was begun (claim.begin_run); `train` has a `set_epoch`; class_weight is {class index:
     weight in the loss}. Raises UserError when a loss is no longer a number, or the state is
@@ -171,7 +180,7 @@ def fit_fold(
         if progress.best_epoch == progress.epochs - 1:
             save(run.weights)  # the process may have ended before it did
         write_history(run.history, progress.history)
-    if progress.epochs < settings["epochs"]:
+    if progress.epochs < settings["epochs"] and not out_of_patience(progress, settings):
         with deferred() as end_if_asked:
 
             def end(batch: int, logs: dict | None = None) -> None:
@@ -190,6 +199,8 @@ def fit_fold(
                 ],
                 verbose=verbose,
             )
+    if progress.epochs < settings["epochs"]:
+        log.info("%s: stops after epoch %d, by --patience", run.name, progress.epochs)
     return progress
 
 
