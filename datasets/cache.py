@@ -225,7 +225,7 @@ def _build(array_file: Path, sources: dict[str, Path], read: Reader, shape: tupl
         if wrong:
             raise UserError(
                 f"{len(wrong)} of {len(sources)} files cannot be used:\n" + "\n".join(wrong) + "\n"
-                "Replace them by intact files of the release, or remove image and truth from data/."
+                "Replace them by intact files, or take them out, with their masks and rows."
             )
         array.flush()
     return {"image_ids": list(sources), **columns}

@@ -15,7 +15,7 @@ def check_id(image_id: str) -> None:
     """ValueError for what cannot name the files of an image, such as a path to another folder."""
     if not isinstance(image_id, str) or not re.fullmatch(r"[^\s./\\][^/\\]*", image_id):
         raise ValueError(f"{image_id!r} is not an image id such as ISIC_0000000")
-    if re.search(r"\.(jpe?g|png|tiff?|bmp|webp)$", image_id, re.IGNORECASE):
+    if re.search(r"\.(jpe?g|png|tiff?|bmp|webp|heic|heif|dcm)$", image_id, re.IGNORECASE):
         raise ValueError(
             f"{image_id!r} is the name of a file, not an image id such as ISIC_0000000"
         )

@@ -4,15 +4,16 @@ Enters: crops uint8 (h, w, 3) RGB with the ids of their images, a folder of crop
 folder: `<id>.png` (or another of FORMATS) for each crop, and crops.csv, with a CropRow for each.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from datasets.boxes import Box
@@ -23,6 +24,9 @@ from misc_utils.errors import UserError
 from misc_utils.files import partial_file
 from misc_utils.journal import Journal
 from misc_utils.messages import command, counted
+
+if TYPE_CHECKING:  # it takes a second to import, and names and formats are known without it
+    import pandas as pd
 
 SCRIPT = "seg_predict.py"  # makes crops
 EDGES = {"hard": "", "feather": "_feather"}  # edge of a crop -> ending of its folder's name
@@ -109,6 +113,8 @@ def write_crop(folder: Path, image_id: str, crop: np.ndarray, format: str = "png
 
 def write_crops_table(folder: Path, rows: Sequence[CropRow]) -> Path:
     """Write crops.csv, sorted by image; ValueError for a repeated image or a box outside it."""
+    import pandas as pd
+
     if len({row.image for row in rows}) != len(rows):
         raise ValueError("an image has two crops")
     for row in rows:
@@ -141,7 +147,10 @@ def load_crops(
     file = folder / "crops.csv"
     for needed in (folder, record, file):
         if not needed.exists():
-            raise UserError(f"{needed} does not exist. Make the crops: {make}")
+            raise UserError(
+                f"{needed} does not exist. Make the crops: {make}. Classifiers of whole images "
+                f"(--lesion-view whole) need none."
+            )
     content = provenance.read_record(record)
     if not content["complete"]:
         raise UserError(f"{record}: not all crops were made. Make the others: {make}")
@@ -167,6 +176,8 @@ def load_crops(
 
 def _read_crops_table(file: Path, fix: str) -> pd.DataFrame:
     """crops.csv with the columns of CropRow; UserError for what write_crops_table never writes."""
+    import pandas as pd
+
     try:
         table = pd.read_csv(file, dtype={"image": str})
         if tuple(table.columns) != CropRow._fields:

@@ -161,7 +161,7 @@ def read_whole(file: Path, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
     try:
         return decode(file.read_bytes())
     except (OSError, ValueError) as error:
-        raise UserError(f"{file}: {error}. Replace it by an intact file of the release.") from None
+        raise UserError(f"{file}: {error}. Replace it by an intact file.") from None
 
 
 def resize(image: np.ndarray, image_size: int) -> np.ndarray:

@@ -5,6 +5,7 @@ Enters: a Predictor, images by name. Leaves, in one folder of submissions/: `mas
 `index.html`. An image that cannot be read is a row with its reason.
 """
 
+import csv
 import io
 import json
 import re
@@ -17,11 +18,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pandas as pd
 
 from datasets.boxes import cut_box, widen
 from datasets.pictures import read_image
-from deploy.load import Trained
 from deploy.predictor import Prediction, Predictor
 from deploy.sources import Source
 from inference.submission import ResultFolder
@@ -190,7 +189,10 @@ def write_tables(result: ResultFolder, sources: Sequence[Source]) -> dict[str, i
             kept |= dict(zip(names, row["box"], strict=True))
         flat.append(kept | row.get("probability", {}))
     text = io.StringIO()
-    pd.DataFrame(flat).to_csv(text, index=False, lineterminator="\n")
+    columns = list(dict.fromkeys(key for row in flat for key in row))  # not every row has them all
+    table = csv.DictWriter(text, columns, lineterminator="\n")
+    table.writeheader()
+    table.writerows(flat)
     write_text(result.folder / "predictions.csv", text.getvalue())
     failed = sum("reason" in row for row in rows)
     unlike = sum(bool(row.get("unlike_training_images")) for row in rows)
@@ -217,14 +219,16 @@ def failures(result: ResultFolder, sources: Sequence[Source]) -> list[tuple[str,
     return [(row["path"], row["reason"]) for row in rows if "reason" in row]
 
 
-def write_page(result: ResultFolder, sources: Sequence[Source], trained: Trained) -> Path:
-    """Write index.html, which shows the pictures in the folders beside it; its file."""
+def write_page(result: ResultFolder, sources: Sequence[Source], nets: Sequence[str]) -> Path:
+    """Write index.html, which shows the pictures in the folders beside it; its file.
+
+    `nets` names those that answered.
+    """
     cards = [_card(row) for row in _rows(result, sources)]
-    nets = [one.name for one in (trained.segmenter, trained.classifier) if one is not None]
     counts = Counter(card["decided"] for card in cards if card["decided"])
     content = {
         "title": "Predictions",
-        "nets": nets,
+        "nets": list(nets),
         "cards": cards,
         "classes": sorted(counts),
         "counts": counts,

@@ -19,7 +19,7 @@ from inference.ensemble import Ensemble, check_unchanged, find_ensemble, parse_l
 from inference.inputs import classifier_inputs, open_dataset_of
 from inference.postprocess import PostProcessing
 from inference.scope import Scope
-from misc_utils import provenance
+from misc_utils import command_line, provenance
 from misc_utils.errors import UserError
 from misc_utils.messages import command
 from training import run_folder
@@ -35,10 +35,20 @@ class Trained:
     classifier: Ensemble | None
 
     @property
+    def both(self) -> list[Ensemble]:
+        """Those that there are."""
+        return [one for one in (self.segmenter, self.classifier) if one is not None]
+
+    @property
+    def names(self) -> list[str]:
+        """What is said to answer."""
+        return [one.name for one in self.both]
+
+    @property
     def weight_hashes(self) -> dict[str, str]:
         """SHA-256 of the weights of each run."""
-        both = [one.weight_hashes for one in (self.segmenter, self.classifier) if one is not None]
-        return {name: digest for hashes in both for name, digest in hashes.items()}
+        hashes = [one.weight_hashes.items() for one in self.both]
+        return {name: digest for pairs in hashes for name, digest in pairs}
 
 
 def find_trained(
@@ -84,13 +94,12 @@ def load_predictor(
     Features of training images that are not kept yet are predicted now, where the images are there.
     Raises UserError when a classifier needs the lesion and there is no segmenter.
     """
+    command_line.import_keras()
     mask_nets, rules = _mask_nets(trained.segmenter, views)
     class_nets, blend, classes, cut = [], calibration.blend, (), {}
     if trained.classifier is not None:
         runs = trained.classifier
-        scope = Scope(runs, "fold", views > 1)
-        found = tuned.load_tuned(scope)
-        blend = partial(calibration.blend, how=found.chosen if found else None)
+        blend = partial(calibration.blend, how=choice_for(runs, views))
         classes = runs.classes
         views_seen = {member[0].settings["lesion_view"] for member in runs.members}
         if views_seen != {"whole"}:
@@ -111,13 +120,18 @@ def load_predictor(
 def _mask_nets(runs: Ensemble | None, views: int) -> tuple[list[MaskNet], PostProcessing]:
     if runs is None:
         return [], PostProcessing()
-    found = tuned.load_tuned(Scope(runs, "fold", views > 1))
-    chosen = found.chosen if found else None
+    chosen = choice_for(runs, views)
     nets = []
     for member, weight in zip(runs.members, tuned.member_weights(runs, chosen), strict=True):
         nets += [load_mask_net(run, weight / len(member)) for run in member]
     check_unchanged(runs, runs.weight_hashes)
     return nets, chosen.rules if chosen else PostProcessing()
+
+
+def choice_for(runs: Ensemble, views: int) -> tuned.Choice | None:
+    """What was tuned for these trainings and so many views of an image; None where nothing was."""
+    found = tuned.load_tuned(Scope(runs, "fold", views > 1))
+    return found.chosen if found else None
 
 
 def _how_cut(submissions: Path, dataset: str, views: set[str]) -> dict[str, float]:

@@ -4,15 +4,21 @@ Enters: trained runs. Leaves: MaskNet and ClassNet, which take uint8 RGB (B, S, 
 them.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deploy.grad_cam import Head
 from deploy.unlikeness import Reference
-from inference.inputs import Inputs
-from training.run_folder import Run
+
+if TYPE_CHECKING:  # nets of a bundle need none of them
+    import keras
+
+    from training.run_folder import Run
 
 # uint8 (B, S, S, 3) -> logits float32 (B, S, S, 1)
 Segment = Callable[[np.ndarray], np.ndarray]
@@ -29,6 +35,7 @@ class MaskNet:
     image_size: int  # S in pixels
     steps: tuple[str, ...] = ()  # of preprocessing
     weight: float = 1.0  # in the mean over nets
+    model: keras.Model | None = None  # what segments; None: something other than Keras
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +51,13 @@ class ClassNet:
     lesion_view: str = "whole"  # what it sees: whole, box, crop or feather
     box_margin: float = 0.0  # of the view box
     reference: Reference | None = None  # its training images; None: not known here
+    sites: tuple[str, ...] | None = None  # body sites that it knows; None: it takes no metadata
+    model: keras.Model | None = None  # what classifies; None: something other than Keras
 
 
 def load_mask_net(run: Run, weight: float) -> MaskNet:
     """The net of a run; UserError when its weights do not fit."""
+    from datasets.dataset import Inputs
     from inference.prediction import load_net
 
     model = load_net(run, Inputs(None)).model
@@ -55,7 +65,7 @@ def load_mask_net(run: Run, weight: float) -> MaskNet:
     def segment(batch: np.ndarray) -> np.ndarray:
         return np.asarray(model.predict_on_batch(batch), dtype=np.float32)
 
-    return MaskNet(run.name, segment, run.image_size, run.steps, weight)
+    return MaskNet(run.name, segment, run.image_size, run.steps, weight, model)
 
 
 def load_class_net(run: Run, member: int, reference: Reference | None) -> ClassNet:
@@ -91,4 +101,6 @@ def load_class_net(run: Run, member: int, reference: Reference | None) -> ClassN
         settings["lesion_view"],
         settings["box_margin"],
         reference,
+        run.sites,
+        explained,
     )

@@ -5,15 +5,18 @@ the true classes int (N,). Leaves: a temperature, weights of members and of clas
 calibration.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from scipy.optimize import minimize
-from scipy.special import log_softmax, softmax
 
 from evaluation.class_scoring import decide
+
+if TYPE_CHECKING:  # `blend` does without it, and without SciPy
+    import pandas as pd
 
 LEAST = 1e-15  # a smaller probability counts as this: no image can cost infinitely much
 TEMPERATURES = (0.05, 20.0)
@@ -42,7 +45,9 @@ def blend(log_probability: np.ndarray, how: ClassChoice | None = None) -> np.nda
     """Probabilities float64 (N, C) of log-probabilities (M, N, C); None: the plain mean."""
     how = how or equal_weights(len(log_probability))
     mean = np.tensordot(how.weights, log_probability, axes=1)
-    probability = softmax(mean / how.temperature, axis=1)
+    scaled = mean / how.temperature
+    likelihood = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    probability = likelihood / likelihood.sum(axis=1, keepdims=True)
     if how.decision_weights is None:
         return probability
     return reweigh(probability, np.asarray(how.decision_weights))
@@ -59,6 +64,9 @@ def fit_blend(log_probability: np.ndarray, truth: np.ndarray) -> ClassChoice:
     Temperature scaling (Guo et al., ICML 2017) of a weighted mean: with theta = weight / T the
     likelihood is concave in theta >= 0, so there is one best answer.
     """
+    from scipy.optimize import minimize
+    from scipy.special import log_softmax
+
     rows = np.arange(len(truth))
 
     def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
@@ -105,6 +113,8 @@ def reliability(truth: np.ndarray, probability: np.ndarray, bins: int = BINS) ->
         DataFrame with a row for each bin that holds an image: `part`, its number from 0; mean
         confidence, accuracy, number of images.
     """
+    import pandas as pd
+
     confidence = probability.max(axis=1)
     right = decide(probability) == truth
     part = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
@@ -158,6 +168,8 @@ def parts_of(folds: Sequence[int], groups: Sequence[str], seed: int = 0) -> np.n
     """
     if len(set(folds)) > 1:
         return np.asarray(folds, dtype=int)
+    import pandas as pd
+
     group = pd.factorize(np.asarray(groups), sort=True)[0]
     return (np.random.default_rng(seed).permutation(group.max() + 1) % PARTS)[group]
 

@@ -8,7 +8,6 @@ Leaves: scores 0..1, nan for what does not exist.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import sparse
 
 CLASS_MEASURES = ("accuracy", "sensitivity", "specificity", "dice", "ppv", "npv", "auc", "ap")
 CUT = 0.5  # a class is present where its probability is greater
@@ -88,6 +87,8 @@ def measure_classes(truth: np.ndarray, probability: np.ndarray, weights: np.ndar
     num_classes = probability.shape[1]
     truth_is = truth[:, None] == np.arange(num_classes)  # (N, C)
     cell = truth * (num_classes + 1) + decide(probability)
+    from scipy import sparse
+
     # sparse: one of C * (C + 1) cells of each row
     places = np.ones(len(cell)), (np.arange(len(cell)), cell)
     cells = sparse.csr_matrix(places, (len(cell), num_classes * (num_classes + 1)))

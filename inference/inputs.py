@@ -21,7 +21,7 @@ def open_dataset_of(ensemble: Ensemble, data_dir: Path) -> Dataset:
     """The data set that these runs were trained on; an own folder where they found it."""
     own = dict(ensemble.runs[0].settings.get("own", {}))
     told = OwnFolder(**own | {"classes": tuple(own.get("classes", ()))})
-    return open_dataset(data_dir, ensemble.dataset, told)
+    return open_dataset(data_dir, ensemble.dataset, told, ensemble.classes)
 
 
 def segmenter_inputs(dataset: Dataset, ensemble: Ensemble, task: int, images: str) -> InputsOfRuns:

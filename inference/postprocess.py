@@ -10,7 +10,6 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from scipy.special import expit
 
 from misc_utils.errors import UserError
 
@@ -144,4 +143,9 @@ def mask_of(
     logits: np.ndarray, height: int, width: int, rules: PostProcessing, channel: int = 0
 ) -> np.ndarray:
     """A channel of logits (S, S, C) -> mask uint8 {0, 255} of `height` x `width` pixels."""
-    return lesion_mask(expit(np.asarray(logits[..., channel], np.float32)), height, width, rules)
+    return lesion_mask(_sigmoid(np.asarray(logits[..., channel])), height, width, rules)
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # of very small logits: 1 / (1 + inf) is the right 0
+        return 1 / (1 + np.exp(-logits.astype(np.float32)))

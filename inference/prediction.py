@@ -16,18 +16,17 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from scipy.special import log_softmax
 
-from datasets import metadata
-from datasets.cache import Cached
-from datasets.dataset import Inputs
 from datasets.tasks import TASKS
 from inference import tta
 from misc_utils import command_line
-from training.run_folder import Run
 
-if TYPE_CHECKING:  # what is predicted already can be read without it
+if TYPE_CHECKING:  # what is predicted already can be read without Keras, and nets can do without
     import keras
+
+    from datasets.cache import Cached
+    from datasets.dataset import Inputs
+    from training.run_folder import Run
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,7 @@ def load_net(run: Run, inputs: Inputs) -> Net:
 def load_class_model(run: Run) -> keras.Model:
     """The classifier of a run, whole; UserError when its weights do not fit."""
     command_line.import_keras()
+    from datasets import metadata
     from models.trained import load_classifier
 
     numbers = 0 if run.sites is None else metadata.width(run.sites)
@@ -97,6 +97,8 @@ def predict_logits(
 
 
 def _mean_over_views(net: Net, image_ids: Sequence[str], batch_size: int, views: int) -> np.ndarray:
+    from scipy.special import log_softmax
+
     rows = net.images.rows(image_ids)
     batch = np.asarray(net.images.array[rows])
     filled = _filled(batch, batch_size)

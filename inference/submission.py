@@ -5,17 +5,18 @@ ids. Leaves: `task1_test/<id>_segmentation.png`, or `task3_test_submission.csv`;
 file that says what made it (see provenance).
 """
 
+from __future__ import annotations
+
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from datasets.boxes import Box, cut_lesion, radius_of_edge
@@ -23,12 +24,14 @@ from datasets.challenge import check_id
 from datasets.lesion_crops import crop_folder, write_crop
 from datasets.pictures import read_original
 from datasets.tasks import DEFAULT, TASKS, set_name
-from inference.class_table import check_classes_file
 from misc_utils import provenance
 from misc_utils.errors import UserError
 from misc_utils.files import partial_file, remove_partials, sha256
 from misc_utils.journal import Journal
 from misc_utils.messages import counted
+
+if TYPE_CHECKING:  # most of this is done without it
+    import pandas as pd
 
 log = logging.getLogger(__name__)
 
@@ -231,6 +234,8 @@ def write_classes(
         UserError when the scorer would refuse the table; what is there then stays as it is.
         ValueError when the columns do not hold floats.
     """
+    from inference.class_table import check_classes_file
+
     id_column, *columns = table.columns
     image_ids, probability = table[id_column].tolist(), table[columns].to_numpy()
     if probability.dtype.kind != "f":

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from misc_utils.files import partial_file
 
@@ -32,6 +30,9 @@ def draw_sheet(path: Path, pictures: Sequence[np.ndarray], titles: Sequence[str]
     """
     if not pictures or len(pictures) != len(titles):
         raise ValueError(f"{len(pictures)} images and {len(titles)} titles: as many of both wanted")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     columns = min(len(pictures), 4)
     tall = [CELL * min(picture.shape[0] / picture.shape[1], TALLEST) for picture in pictures]
     heights = [max(tall[k : k + columns]) + TITLE for k in range(0, len(tall), columns)]

@@ -264,7 +264,7 @@ PREPARE = (preprocess_data, SMALL)
 CLASSES = (cls_train, WHOLE)
 CASES = {
     "no data folder": Case(remove_data, seg_train, TRAIN, f"{IMAGES}.*no such folder"),
-    "no data to prepare": Case(remove_data, *PREPARE, "none of the released folders"),
+    "no data to prepare": Case(remove_data, *PREPARE, "no images of isic2018 are there"),
     "empty folder": Case(empty_folder, seg_train, TRAIN, f"{IMAGES}.*holds no file"),
     # images
     "corrupt images": Case(spoil_two_images, seg_train, TRAIN, "2 of .* files cannot be used"),

@@ -156,6 +156,15 @@ def test_too_few_images(place, said):
     assert text.count("wrong: too few images, of too few lesions or patients, to train") == 2
 
 
+def test_patients_that_would_leave_a_fold_empty(place, said):
+    put(place, *(f"photos/{k}.jpg" for k in range(9)))
+    pairs = zip("112203302", "110000001", strict=True)
+    rows = [f"{k},{label},{patient}" for k, (patient, label) in enumerate(pairs)]
+    write(place / "table.csv", "\n".join(["image,target,patient", *rows]))
+    (_, flags), _ = commands(said(*FOLDER, "--images", "photos", "--table", "table.csv"))
+    assert flags[-2:] == ["--num-folds", "3"]
+
+
 def test_a_described_data_set(place, said):
     folder = place.parent / "root" / "data" / "mine"
     photos_with_all(folder)

@@ -261,22 +261,20 @@ def test_masks_of_one_value():
 
 three = np.where(lesion(), 255, 0).astype(np.uint8)
 three[0, :9] = 128
+noise = np.random.default_rng(0).integers(0, 255, (24, 32, 3), np.uint8)
 WRONG_MASKS = {
     "three values": (encoded(three), "this one holds 0, 128, 255"),
-    "a photograph": (photo("a.jpg"), "two values only"),
+    "a photograph": (encoded(noise, "a.jpg"), "two values only"),
     "shades as JPEG": (
         encoded(np.tile(np.arange(32, dtype=np.uint8) * 8, (24, 1)), "a.jpg"),
         "two",
     ),
+    "nearly black": (mask("a.jpg", 0, 20), "two values only"),
     "equal brightness": (encoded(painted((76, 76, 76), (255, 0, 0))), "of the same brightness"),
     "three colours": (encoded(np.dstack([three, three, 0 * three + 9])), "this one holds"),
     "transparent": (encoded(painted((255, 255, 255, 255), (0, 0, 0, 0))), "transparent"),
     "text": (b"no picture", "no picture that can be read"),
 }
-WRONG_MASKS["a photograph"] = (
-    encoded(np.random.default_rng(0).integers(0, 255, (24, 32, 3), np.uint8), "a.jpg"),
-    "two values only",
-)
 
 
 @pytest.mark.parametrize("name", WRONG_MASKS)
@@ -437,6 +435,12 @@ def test_classes_of_a_run_stay_in_their_order(place):
     own = OwnFolder("photos", table="table.csv")
     dataset = open_dataset(place.parent / "data", "folder", own, classes=("nv", "mel"))
     assert dataset.read_labels("training")[0]["a"] == 1 and dataset.classes == ("nv", "mel")
+    file = place.parent / "data" / "mine" / "dataset.json"
+    for told, expected in ({}, ("nv", "mel")), ({"classes": ["mel", "nv"]}, ("mel", "nv")):
+        paths = {"images": str(place / "photos"), "table": str(place / "table.csv")}
+        write(file, json.dumps(paths | told))
+        dataset = open_dataset(place.parent / "data", "mine", classes=("nv", "mel"))
+        assert labelled(dataset) == TRUTH and dataset.classes == expected
 
 
 def test_rows_and_images_that_lack_each_other(place, caplog):

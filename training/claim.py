@@ -9,6 +9,7 @@ import logging
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -148,6 +149,11 @@ def claim_run(
             if found is None:
                 yield Run(folder, record)
             elif found.finished and settings["epochs"] == found.settings["epochs"]:
+                if found.settings.get("own") != settings.get("own"):  # the folder has moved
+                    moved = found.settings | {"own": settings.get("own")}
+                    run_folder.write_record(
+                        replace(found, record=found.record | {"settings": moved})
+                    )
                 log.info("%s: finished already, nothing to do", name)
                 yield None
             else:

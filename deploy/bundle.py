@@ -1,0 +1,242 @@
+"""A bundle: a folder of nets as ONNX files with all that their answers depend on.
+
+Enters: a folder that runs/export.py wrote. Leaves: the Predictor that it was written from, whose
+nets are run by onnxruntime; no Keras, no backend and no training data are needed.
+"""
+
+import hashlib
+import io
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deploy.grad_cam import Head
+from deploy.nets import ClassNet, MaskNet
+from deploy.predictor import Predictor
+from deploy.unlikeness import Reference
+from evaluation import calibration
+from evaluation.calibration import ClassChoice
+from inference.postprocess import PostProcessing
+from misc_utils.command_line import REPOSITORY
+from misc_utils.errors import UserError
+
+FORMAT = 1
+DESCRIPTION = "bundle.json"
+REQUIREMENTS = REPOSITORY / "requirements-bundle.txt"
+MASK_OUTPUTS = ("logits",)
+CLASS_OUTPUTS = ("logits", "pooled", "features")  # as Classify gives them
+IMAGE, METADATA = "image", "metadata"  # inputs
+AGAIN = "Copy the whole folder again, or write it again with runs/export.py --overwrite."
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """What is in a bundle; the nets are not loaded yet."""
+
+    folder: Path
+    content: Mapping[str, Any]  # of bundle.json
+    mask: bool = True  # whether the lesion is asked for
+    classes: bool = True  # whether the class is
+
+    @property
+    def halves(self) -> list[Mapping[str, Any]]:
+        """What the description says of the nets that are asked."""
+        wanted = ("masks", self.mask), ("classes", self.classes)
+        return [self.content[half] for half, asked in wanted if asked]
+
+    @property
+    def names(self) -> list[str]:
+        """What is said to answer."""
+        return [half["name"] for half in self.halves]
+
+    @property
+    def weight_hashes(self) -> dict[str, str]:
+        """SHA-256 of the file of each net."""
+        files = self.content["files"]
+        return {net["name"]: files[net["file"]] for half in self.halves for net in half["nets"]}
+
+
+def read_bundle(folder: Path, mask: bool = True, classes: bool = True) -> Bundle:
+    """The bundle in a folder; without `mask` or `classes` that half is not asked.
+
+    Raises UserError where there is none, it is of another format, or has no such half.
+    """
+    file = folder / DESCRIPTION
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise UserError(
+                f"{file}: a bundle of format {content['format']}, and this code reads format "
+                f"{FORMAT}. Use the code that wrote it, or write it again with runs/export.py."
+            )
+        bundle = Bundle(folder, content, mask, classes)
+        halves = {"masks": content["masks"], "classes": content["classes"]}
+    except FileNotFoundError:
+        raise UserError(
+            f"{folder}: no {DESCRIPTION} in it, so this is no bundle. Name the folder that "
+            f"runs/export.py wrote."
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(file, error) from None
+    for half, asked, net, flag in (
+        ("masks", mask, "segmenter", "mask"),
+        ("classes", classes, "classifier", "classes"),
+    ):
+        if asked and halves[half] is None:
+            raise UserError(f"{folder}: this bundle has no {net}. Give --no-{flag}.")
+    return bundle
+
+
+def load_bundle(bundle: Bundle, views: int = 1) -> Predictor:
+    """The nets of a bundle, with what was tuned for so many views of an image; see Predictor.
+
+    Raises UserError when onnxruntime is missing, a file is missing or not the one that was written,
+    or a classifier needs the lesion, which is not asked.
+    """
+    _import_onnxruntime()
+    try:
+        return _load(bundle, views)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(bundle.folder / DESCRIPTION, error) from None
+
+
+def _load(bundle: Bundle, views: int) -> Predictor:
+    masks = bundle.content["masks"] if bundle.mask else None
+    classes = bundle.content["classes"] if bundle.classes else None
+    mask_nets, rules = [], PostProcessing()
+    if masks:
+        chosen = masks["by_views"][str(views)]
+        rules = PostProcessing(**chosen["rules"])
+        folds = [net["training"] for net in masks["nets"]]
+        weights = dict(zip(masks["trainings"], chosen["member_weights"], strict=True))
+        for net in masks["nets"]:
+            weight = weights[net["training"]] / folds.count(net["training"])
+            mask_nets.append(_mask_net(bundle, net, weight))
+    if not classes:
+        return Predictor(mask_nets, [], (), rules, calibration.blend, views)
+    views_seen = {net["lesion_view"] for net in classes["nets"]}
+    if views_seen != {"whole"} and not masks:
+        raise UserError(
+            f"{classes['name']} sees the lesion alone ({', '.join(sorted(views_seen))}), so it "
+            f"needs a segmenter to find it: do without --no-mask, or export it with one."
+        )
+    chosen = classes["by_views"][str(views)]
+    factors = chosen["decision_weights"]
+    how = ClassChoice(
+        tuple(chosen["member_weights"]),
+        chosen["temperature"],
+        None if factors is None else tuple(factors),
+    )
+    members = {training: number for number, training in enumerate(classes["trainings"])}
+    return Predictor(
+        mask_nets,
+        [_class_net(bundle, net, members[net["training"]]) for net in classes["nets"]],
+        tuple(classes["classes"]),
+        rules,
+        partial(calibration.blend, how=how),
+        views,
+        classes["crop_margin"],
+        classes["edge_radius"],
+    )
+
+
+def _mask_net(bundle: Bundle, net: Mapping[str, Any], weight: float) -> MaskNet:
+    session = _session(bundle, net["file"])
+
+    def segment(batch: np.ndarray) -> np.ndarray:
+        return session.run(MASK_OUTPUTS, {IMAGE: batch})[0]
+
+    return MaskNet(net["name"], segment, net["image_size"], tuple(net["preprocessing"]), weight)
+
+
+def _class_net(bundle: Bundle, net: Mapping[str, Any], member: int) -> ClassNet:
+    session = _session(bundle, net["file"])
+    known = net["metadata"]  # None: it takes the image alone
+    row = None if known is None else np.asarray(known["nothing_known"], np.float32)
+
+    def classify(batch: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        taken = {IMAGE: batch}
+        if row is not None:
+            taken[METADATA] = np.repeat(row[None], len(batch), axis=0)
+        return tuple(session.run(CLASS_OUTPUTS, taken))
+
+    weights = _arrays(bundle, net["head"])
+    head = Head(*(weights[name] for name in ("hidden_kernel", "hidden_bias", "logits_kernel")))
+    reference = None
+    if net["reference"] is not None:
+        features = _arrays(bundle, net["reference"]["file"])["features"]
+        reference = Reference(features, net["reference"]["threshold"])
+    return ClassNet(
+        net["name"],
+        member,
+        classify,
+        net["image_size"],
+        head,
+        tuple(net["preprocessing"]),
+        net["lesion_view"],
+        net["box_margin"],
+        reference,
+        None if known is None else tuple(known["sites"]),
+    )
+
+
+def _session(bundle: Bundle, name: str):
+    """What runs a net, on the processor: it was compared with Keras there."""
+    runtime = _import_onnxruntime()
+    content = _read(bundle, name)
+    try:
+        return runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    except Exception as error:  # of kinds that it does not export; the file is the one written
+        said = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{bundle.folder / name}: onnxruntime {runtime.__version__} cannot load it ({said}). "
+            f"Install the version that {REQUIREMENTS.name} names."
+        ) from None
+
+
+def _arrays(bundle: Bundle, name: str) -> Mapping[str, np.ndarray]:
+    with np.load(io.BytesIO(_read(bundle, name)), allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def _read(bundle: Bundle, name: str) -> bytes:
+    """A file of the bundle; UserError unless it is there and as it was written."""
+    file = bundle.folder / name
+    if Path(name).name != name:
+        raise ValueError(f"{name!r} is not the name of a file in this folder")
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{file}: there is no such file. {AGAIN}") from None
+    if hashlib.sha256(content).hexdigest() != bundle.content["files"][name]:
+        raise UserError(
+            f"{file}: not the file that was written into this bundle: its SHA-256 is another. "
+            f"{AGAIN}"
+        )
+    return content
+
+
+def _import_onnxruntime():
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(
+            f"onnxruntime cannot be loaded ({error}), by which the nets of a bundle are run. "
+            f"Install it: {sys.executable} -m pip install -r {REQUIREMENTS}"
+        ) from None
+    return onnxruntime
+
+
+def _damaged(file: Path, error: Exception) -> UserError:
+    return UserError(f"{file}: cannot be read as a bundle ({error!r}). {AGAIN}")
+
+
+def list_nets(predictor: Predictor) -> Sequence[str]:
+    """Names of the nets that answer."""
+    return [net.name for net in (*predictor.mask_nets, *predictor.class_nets)]

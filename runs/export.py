@@ -1,0 +1,87 @@
+"""Write trained nets as a bundle: ONNX files that predict.py and others run without Keras.
+
+python3 runs/export.py --segmenter vgg16:0 --classifier densenet121:0
+python3 runs/predict.py photos/ --bundle submissions/bundle
+
+Ends only if the bundle answers as Keras does. Research only: not for diagnosis.
+"""
+
+from dataclasses import asdict, dataclass
+
+import paths  # isort: skip  (the repository on sys.path)
+from misc_utils import command_line
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Edit these, or give them as flags."""
+
+    segmenter: str | None = None
+    """finds the lesion: backbone:version, several joined by +; None: the one that was trained"""
+    classifier: str | None = None  # tells the class, named alike
+    mask: bool = True  # with nets that find the lesion
+    classes: bool = True  # with nets that tell the class
+    name: str = "bundle"  # of the folder in submissions/ that all is written to
+    half: bool = False  # store weights as float16: half the size, a little less exact
+    verify_images: int = 8  # on how many images answers are compared with those of Keras
+    batch_size: int = 8  # images per step
+    dataset: command_line.Dataset = "isic2018"  # that the nets were trained on
+    overwrite: bool = False  # replace what is there
+
+
+def main(settings: Settings) -> dict[str, float | None]:
+    from deploy import answers, bundle, export, load, model_card, onnx_file
+    from misc_utils import provenance
+    from misc_utils.errors import UserError
+
+    # 1 which nets
+    answers.check_name(settings.name)
+    if settings.verify_images < 1:
+        raise UserError("--verify-images: at least one image is compared.")
+    found = load.find_trained(
+        paths.model_data_dir(),
+        settings.segmenter,
+        settings.classifier,
+        settings.dataset,
+        settings.mask,
+        settings.classes,
+    )
+    if not found.both:
+        raise UserError("with --no-mask and --no-classes there is nothing to export.")
+    command_line.import_keras()
+    onnx_file.check_packages()
+    trained = export.in_float32(found)
+    free = ("name", "overwrite", "batch_size", "verify_images")
+    used = {key: value for key, value in asdict(settings).items() if key not in free}
+    made_by = {"settings": used, "weights": trained.weight_hashes, "format": bundle.FORMAT}
+    submissions, folder = paths.submissions_dir(), paths.submissions_dir() / settings.name
+    with provenance.claimed(submissions, settings.name):
+        if not settings.overwrite:
+            provenance.check_maker(submissions, settings.name, made_by)
+
+        # 2 write the nets; what their answers are compared on
+        predictor = load.load_predictor(paths.root(), trained, batch_size=settings.batch_size)
+        images, source = export.images_to_compare(paths.root(), trained, settings.verify_images)
+        with export.whole_folder(folder) as new:
+            content = export.write_nets(new, predictor, trained, settings.half)
+
+            # 3 compare; nothing is left where the answers are not alike
+            written = bundle.load_bundle(bundle.read_bundle(new, settings.mask, settings.classes))
+            parity = export.compare(predictor, written, images, source, settings.batch_size)
+            parity.check(settings.half)
+            content = export.write_description(new, content | {"compared": asdict(parity)})
+            model_card.write(new, paths.root(), trained, content)
+            provenance.remove(submissions, settings.name)
+        size = sum(file.stat().st_size for file in folder.iterdir())
+        summary = {"files": len(content["files"]), "bytes": size} | asdict(parity)
+        provenance.write_record(submissions, settings.name, made_by, True, summary)
+
+    # 4 report
+    print(parity.text(settings.half))
+    print(f"{len(predictor.nets)} nets, {size / 1e6:.1f} MB, with {model_card.NAME}: {folder}")
+    print(f"to use it: {command_line_of(folder)}")
+    return asdict(parity)
+
+
+if __name__ == "__main__":
+    command_line.run(main, Settings, __doc__, needs_keras=False)
