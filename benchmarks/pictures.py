@@ -45,7 +45,7 @@ def preprocessing(repetitions: int) -> Iterator[Row]:
     import skimage.io
     import skimage.transform
 
-    from datasets.ISIC2018 import read_small
+    from datasets.dataset import read_small
 
     def original(content: bytes) -> np.ndarray:
         image = skimage.io.imread(io.BytesIO(content))

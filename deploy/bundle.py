@@ -41,25 +41,10 @@ class Bundle:
 
     folder: Path
     content: Mapping[str, Any]  # of bundle.json
-    mask: bool = True  # whether the lesion is asked for
-    classes: bool = True  # whether the class is
-
-    @property
-    def halves(self) -> list[Mapping[str, Any]]:
-        """What the description says of the nets that are asked."""
-        wanted = ("masks", self.mask), ("classes", self.classes)
-        return [self.content[half] for half, asked in wanted if asked]
-
-    @property
-    def names(self) -> list[str]:
-        """What is said to answer."""
-        return [half["name"] for half in self.halves]
-
-    @property
-    def weight_hashes(self) -> dict[str, str]:
-        """SHA-256 of the file of each net."""
-        files = self.content["files"]
-        return {net["name"]: files[net["file"]] for half in self.halves for net in half["nets"]}
+    mask: bool  # whether the lesion is asked for
+    classes: bool  # whether the class is
+    names: Sequence[str]  # what is said to answer
+    weight_hashes: Mapping[str, str]  # SHA-256 of the file of each net
 
 
 def read_bundle(folder: Path, mask: bool = True, classes: bool = True) -> Bundle:
@@ -75,8 +60,12 @@ def read_bundle(folder: Path, mask: bool = True, classes: bool = True) -> Bundle
                 f"{file}: a bundle of format {content['format']}, and this code reads format "
                 f"{FORMAT}. Use the code that wrote it, or write it again with runs/export.py."
             )
-        bundle = Bundle(folder, content, mask, classes)
         halves = {"masks": content["masks"], "classes": content["classes"]}
+        wanted = {"masks": mask, "classes": classes}
+        asked = [about for half, about in halves.items() if wanted[half] and about is not None]
+        nets = [net for about in asked for net in about["nets"]]
+        hashes = {net["name"]: content["files"][net["file"]] for net in nets}
+        names = [about["name"] for about in asked]
     except FileNotFoundError:
         raise UserError(
             f"{folder}: no {DESCRIPTION} in it, so this is no bundle. Name the folder that "
@@ -84,13 +73,21 @@ def read_bundle(folder: Path, mask: bool = True, classes: bool = True) -> Bundle
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(file, error) from None
-    for half, asked, net, flag in (
-        ("masks", mask, "segmenter", "mask"),
-        ("classes", classes, "classifier", "classes"),
-    ):
-        if asked and halves[half] is None:
+    for half, net, flag in (("masks", "segmenter", "mask"), ("classes", "classifier", "classes")):
+        if wanted[half] and halves[half] is None:
             raise UserError(f"{folder}: this bundle has no {net}. Give --no-{flag}.")
-    return bundle
+    return Bundle(folder, content, mask, classes, names, hashes)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether there is a bundle in a folder, with every file as it was written."""
+    try:
+        bundle = read_bundle(folder, mask=False, classes=False)
+        for name in bundle.content["files"]:
+            _read(bundle, name)
+    except (UserError, OSError, ValueError, KeyError, TypeError):
+        return False
+    return True
 
 
 def load_bundle(bundle: Bundle, views: int = 1) -> Predictor:
@@ -235,8 +232,3 @@ def _import_onnxruntime():
 
 def _damaged(file: Path, error: Exception) -> UserError:
     return UserError(f"{file}: cannot be read as a bundle ({error!r}). {AGAIN}")
-
-
-def list_nets(predictor: Predictor) -> Sequence[str]:
-    """Names of the nets that answer."""
-    return [net.name for net in (*predictor.mask_nets, *predictor.class_nets)]

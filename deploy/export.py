@@ -23,7 +23,7 @@ from datasets import metadata
 from datasets.pictures import read_original
 from deploy import onnx_file
 from deploy.answers import NOT_FOR_DIAGNOSIS
-from deploy.bundle import CLASS_OUTPUTS, DESCRIPTION, FORMAT, MASK_OUTPUTS
+from deploy.bundle import CLASS_OUTPUTS, DESCRIPTION, FORMAT, MASK_OUTPUTS, is_whole
 from deploy.load import Trained, choice_for
 from deploy.nets import ClassNet, MaskNet
 from deploy.predictor import Predictor
@@ -32,7 +32,7 @@ from evaluation.mask_tuning import MaskChoice
 from inference.ensemble import Ensemble
 from inference.inputs import open_dataset_of
 from inference.tta import VIEWS
-from misc_utils import files
+from misc_utils import files, provenance
 from misc_utils.errors import UserError
 from training import environment, run_folder
 
@@ -63,6 +63,16 @@ def in_float32(trained: Trained) -> Trained:
     return Trained(changed(trained.segmenter), changed(trained.classifier))
 
 
+def is_there(submissions: Path, name: str) -> bool:
+    """Whether a bundle of this name was written to its end, and each file is as it was written."""
+    record = provenance.record_of(submissions, name)
+    return (
+        record.exists()
+        and provenance.read_record(record)["complete"]
+        and is_whole(submissions / name)
+    )
+
+
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A folder to write to, which takes the place of `folder` after the block; else it is deleted.
@@ -84,9 +94,9 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def write_nets(folder: Path, predictor: Predictor, trained: Trained, half: bool) -> dict[str, Any]:
-    """Write the nets of a Predictor and what explains them; bundle.json, whose content it returns.
+    """Write the nets of a Predictor, what explains them, and bundle.json; returns its content.
 
-    `predictor` was loaded from `trained` for one view, in float32; `half` stores weights as float16.
+    `predictor` was loaded from `trained` for one view, in float32; `half` stores float16 weights.
     """
     hashes: dict[str, str] = {}
 
@@ -210,6 +220,17 @@ def _made_from(trained: Trained) -> dict[str, Any]:
     }
 
 
+def tuned_values(trained: Trained) -> dict[str, Any]:
+    """What was tuned for these trainings, by number of views, as JSON takes it."""
+    return {
+        runs.name: {
+            str(views): chosen.to_json() if (chosen := choice_for(runs, views)) else None
+            for views in (1, VIEWS)
+        }
+        for runs in trained.both
+    }
+
+
 @dataclass(frozen=True)
 class Parity:
     """How far the answers of a bundle are from those of Keras; None: there are no such answers."""
@@ -256,7 +277,7 @@ def compare(
 
     Its classifiers are shown the lesion as Keras finds it: where a pixel of the mask is another,
     the crop may be, and what they say of it would not be about them. `images` are uint8 (H, W, 3),
-    `batch` of them are asked at once.
+    `batch` of them are asked at once; the last batch is filled up, so that Keras sees one size.
     """
     masks = replace(found, class_nets=())
     needs_mask = any(net.lesion_view != "whole" for net in found.class_nets)
@@ -264,6 +285,7 @@ def compare(
     alike, apart, heat, unlike = [], [], [], []
     waiting = iter(images)
     while part := list(islice(waiting, batch)):
+        part += [part[0]] * (batch - len(part))
         wanted = expected.predict_batch(part)
         if found.mask_nets:
             pairs = zip(wanted, masks.predict_batch(part), strict=True)
@@ -275,7 +297,7 @@ def compare(
                 heat.append(float(np.abs(one.heat - other.heat).max()))
                 if one.unlikeness is not None:
                     unlike.append(abs(one.unlikeness - other.unlikeness))
-    worst = [max(values, default=None) for values in (apart, heat, unlike)]
+    worst = [float(np.max(values)) if values else None for values in (apart, heat, unlike)]
     return Parity(len(images), source, min(alike, default=None), *worst)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from datasets import lesion_crops
 from datasets.tasks import DEFAULT, TASKS, flags, script
 from deploy.kept_features import keep_features, load_reference
-from deploy.nets import ClassNet, MaskNet, load_class_net, load_mask_net
+from deploy.nets import MaskNet, load_class_net, load_mask_net
 from deploy.predictor import Predictor
 from evaluation import calibration, tuned
 from inference.ensemble import Ensemble, check_unchanged, find_ensemble, parse_label
@@ -168,9 +168,3 @@ def _references(root: Path, runs: Ensemble, batch_size: int) -> dict:
         folds = runs.folds[run.name]
         found[run.name] = keep_features(run, model, inputs[run.name], folds, batch_size)
     return found
-
-
-def list_nets(predictor: Predictor) -> list[str]:
-    """Names of the runs that answer."""
-    nets: list[MaskNet | ClassNet] = [*predictor.mask_nets, *predictor.class_nets]
-    return [net.name for net in nets]

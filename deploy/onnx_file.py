@@ -5,6 +5,7 @@ file: the same inputs, outputs under names of one's own, batches of any size. Th
 requirements-export.txt do it, through `model.export` of Keras.
 """
 
+import inspect
 import logging
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from misc_utils.command_line import REPOSITORY
+from misc_utils.command_line import REPOSITORY, silence
 from misc_utils.errors import UserError
 
 PACKAGES = ("tf2onnx", "onnx", "onnxruntime")
@@ -65,9 +66,11 @@ def convert(
         logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
         file = Path(folder) / "net.onnx"
         simple = _simplified(model)
-        simple.export(file, format="onnx", verbose=False)
+        with silence():  # TensorFlow, in C++
+            simple.export(file, format="onnx", verbose=False)
         net = onnx.load(file)
     _name(net.graph, outputs)
+    _enlarge_scales(net.graph)
     if half:
         _halve(net.graph)
     for key, text in about.items():
@@ -98,7 +101,11 @@ def _simplified(model):
 
 
 def _call(operation, *args, **kwargs):
-    """Call an operation with arrays in the place of tensors, which would become inputs."""
+    """Call an operation as the exporter can follow it.
+
+    Arrays take the place of tensors, which would become inputs. That nobody trains is said to each
+    layer: `Resizing`, where it is not told, says to all behind it that somebody does.
+    """
     import keras
 
     def plain(part):
@@ -106,6 +113,8 @@ def _call(operation, *args, **kwargs):
         return part if symbolic else np.asarray(part)
 
     args, kwargs = keras.tree.map_structure(plain, (args, kwargs))
+    if "training" in inspect.signature(operation.call).parameters:
+        kwargs["training"] = False
     return operation(*args, **kwargs)
 
 
@@ -118,7 +127,9 @@ def _replaced(layer):
 
 
 def _is_normalization(layer) -> bool:
-    return type(layer).__name__ == "Normalization"
+    import keras
+
+    return isinstance(layer, keras.layers.Normalization)
 
 
 def _as_rescaling(layer):
@@ -131,7 +142,11 @@ def _as_rescaling(layer):
 
 
 def _is_grouped(layer) -> bool:
-    return type(layer).__name__ == "Conv2D" and 1 < layer.groups == layer.filters
+    import keras
+
+    return isinstance(layer, keras.layers.Conv2D) and (
+        1 < layer.groups == layer.filters == layer.input.shape[-1]
+    )
 
 
 def _as_depthwise(layer):
@@ -188,6 +203,22 @@ def _name(graph, outputs: Sequence[str]) -> None:
         entry.name = new[entry.name]
     for entry in (*graph.input, *graph.output):
         entry.type.tensor_type.shape.dim[0].dim_param = "batch"
+
+
+def _enlarge_scales(graph) -> None:
+    """Make the factors of Resize larger by one bit of float32.
+
+    The new size is the old one times the factor, rounded down: 23 times 24/23 would be 23.
+    """
+    from onnx import numpy_helper
+
+    factors = {node.input[2] for node in graph.node if node.op_type == "Resize"}
+    for tensor in graph.initializer:
+        if tensor.name in factors:
+            values = numpy_helper.to_array(tensor)
+            larger = np.nextafter(values, np.float32(np.inf))
+            exact = np.where(values == np.rint(values), values, larger)
+            tensor.CopyFrom(numpy_helper.from_array(exact, tensor.name))
 
 
 def _halve(graph) -> None:

@@ -72,6 +72,11 @@ class Predictor:
     crop_margin: float = 0.0
     edge_radius: float = 0.05
 
+    @property
+    def names(self) -> list[str]:
+        """Of the nets that answer."""
+        return [net.name for net in (*self.mask_nets, *self.class_nets)]
+
     def predict(self, image: bytes | np.ndarray) -> Prediction:
         """The answer for one image: the bytes of a file, or uint8 RGB (H, W, 3).
 

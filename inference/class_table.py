@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from datasets.challenge import UNRELEASED
 from misc_utils.errors import UserError
@@ -26,6 +25,8 @@ def check_classes_file(
     values in 0..1 and each column of floats, in which `0` alone for every row is an integer.
     `shown` is named instead of a temporary `path`.
     """
+    import pandas as pd
+
     try:
         id_column, *classes = columns
         table = pd.read_csv(path, header=0, index_col=False, dtype={id_column: str})

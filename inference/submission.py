@@ -24,6 +24,7 @@ from datasets.challenge import check_id
 from datasets.lesion_crops import crop_folder, write_crop
 from datasets.pictures import read_original
 from datasets.tasks import DEFAULT, TASKS, set_name
+from inference.class_table import check_classes_file
 from misc_utils import provenance
 from misc_utils.errors import UserError
 from misc_utils.files import partial_file, remove_partials, sha256
@@ -234,8 +235,6 @@ def write_classes(
         UserError when the scorer would refuse the table; what is there then stays as it is.
         ValueError when the columns do not hold floats.
     """
-    from inference.class_table import check_classes_file
-
     id_column, *columns = table.columns
     image_ids, probability = table[id_column].tolist(), table[columns].to_numpy()
     if probability.dtype.kind != "f":

@@ -126,7 +126,7 @@ def import_keras() -> None:
     UserError when the backend is unknown or not installed.
     """
     try:
-        with _silence():
+        with silence():
             keras = importlib.import_module("keras")
     except (ImportError, ValueError) as error:  # ValueError: Keras does not know the backend
         named = os.environ.get("KERAS_BACKEND", "the default")
@@ -142,7 +142,7 @@ def import_keras() -> None:
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Discard what is written to standard error in the block, unless an exception leaves it.
 
     TensorFlow prints half a dozen messages on every start, from C++, and none of its settings stops

@@ -3,7 +3,7 @@
 python3 runs/export.py --segmenter vgg16:0 --classifier densenet121:0
 python3 runs/predict.py photos/ --bundle submissions/bundle
 
-Ends only if the bundle answers as Keras does. Research only: not for diagnosis.
+A bundle that does not answer as Keras does is not written. Research only: not for diagnosis.
 """
 
 from dataclasses import asdict, dataclass
@@ -29,10 +29,11 @@ class Settings:
     overwrite: bool = False  # replace what is there
 
 
-def main(settings: Settings) -> dict[str, float | None]:
+def main(settings: Settings) -> dict:
     from deploy import answers, bundle, export, load, model_card, onnx_file
     from misc_utils import provenance
     from misc_utils.errors import UserError
+    from misc_utils.messages import command
 
     # 1 which nets
     answers.check_name(settings.name)
@@ -48,39 +49,50 @@ def main(settings: Settings) -> dict[str, float | None]:
     )
     if not found.both:
         raise UserError("with --no-mask and --no-classes there is nothing to export.")
-    command_line.import_keras()
-    onnx_file.check_packages()
-    trained = export.in_float32(found)
     free = ("name", "overwrite", "batch_size", "verify_images")
     used = {key: value for key, value in asdict(settings).items() if key not in free}
-    made_by = {"settings": used, "weights": trained.weight_hashes, "format": bundle.FORMAT}
+    made_by = {"settings": used, "weights": found.weight_hashes, "format": bundle.FORMAT}
+    made_by["tuned"] = export.tuned_values(found)
     submissions, folder = paths.submissions_dir(), paths.submissions_dir() / settings.name
+    use = f"to use it: {command('predict.py', 'photos/', '--bundle', folder)}"
     with provenance.claimed(submissions, settings.name):
         if not settings.overwrite:
             provenance.check_maker(submissions, settings.name, made_by)
+            if export.is_there(submissions, settings.name):
+                print(f"{folder} is there already\n{use}")
+                return bundle.read_bundle(folder, False, False).content["compared"]
 
-        # 2 write the nets; what their answers are compared on
+        # 2 load the nets, and the images that their answers are compared on
+        command_line.import_keras()
+        onnx_file.check_packages()
+        trained = export.in_float32(found)
         predictor = load.load_predictor(paths.root(), trained, batch_size=settings.batch_size)
         images, source = export.images_to_compare(paths.root(), trained, settings.verify_images)
+
+        # 3 write and compare; where the answers are not alike nothing is left
         with export.whole_folder(folder) as new:
             content = export.write_nets(new, predictor, trained, settings.half)
-
-            # 3 compare; nothing is left where the answers are not alike
-            written = bundle.load_bundle(bundle.read_bundle(new, settings.mask, settings.classes))
-            parity = export.compare(predictor, written, images, source, settings.batch_size)
+            written = bundle.read_bundle(new, settings.mask, settings.classes)
+            parity = export.compare(
+                predictor, bundle.load_bundle(written), images, source, settings.batch_size
+            )
             parity.check(settings.half)
-            content = export.write_description(new, content | {"compared": asdict(parity)})
-            model_card.write(new, paths.root(), trained, content)
+            licences = model_card.find_licences(trained, paths.root())
+            content["licence_of_data"] = {name: one.name for name, one in licences.items()}
+            content["compared"] = asdict(parity)
+            export.write_description(new, content)
+            model_card.write(new, trained, content, licences)
             provenance.remove(submissions, settings.name)
+            provenance.write_record(submissions, settings.name, made_by, complete=False)
         size = sum(file.stat().st_size for file in folder.iterdir())
-        summary = {"files": len(content["files"]), "bytes": size} | asdict(parity)
-        provenance.write_record(submissions, settings.name, made_by, True, summary)
+        summary = {"bytes": size} | content["compared"]
+        provenance.write_record(submissions, settings.name, made_by, complete=True, summary=summary)
 
     # 4 report
     print(parity.text(settings.half))
-    print(f"{len(predictor.nets)} nets, {size / 1e6:.1f} MB, with {model_card.NAME}: {folder}")
-    print(f"to use it: {command_line_of(folder)}")
-    return asdict(parity)
+    nets = f"{len(predictor.names)} nets and {model_card.NAME}, {size / 1e6:.1f} MB"
+    print(f"{nets}: {folder}\n{use}")
+    return content["compared"]
 
 
 if __name__ == "__main__":

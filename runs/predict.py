@@ -2,12 +2,14 @@
 
 python3 runs/predict.py photos/
 python3 runs/predict.py one.jpg more.zip --classifier densenet121:0 --no-mask
+python3 runs/predict.py photos/ --bundle submissions/bundle
 
 For each image: the lesion, the probability of each class, how far the nets agree, where they
 looked, whether it is unlike the training images. Research only: not for diagnosis.
 """
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import paths  # isort: skip  (the repository on sys.path)
 import tyro
@@ -23,6 +25,7 @@ class Settings:
     segmenter: str | None = None
     """finds the lesion: backbone:version, several joined by +; None: the one that was trained"""
     classifier: str | None = None  # tells the class, named alike
+    bundle: str | None = None  # a folder that export.py wrote: answers without Keras
     mask: bool = True  # find the lesion
     classes: bool = True  # tell the class
     overlay_only: bool = False  # of pictures write only those with the outline
@@ -36,26 +39,18 @@ class Settings:
 def main(settings: Settings) -> dict[str, int]:
     from tqdm import tqdm
 
-    from deploy import answers, load, sources
+    from deploy import answers, sources
     from inference import submission
-    from inference.tta import VIEWS
 
     # 1 which nets, which images
     answers.check_name(settings.name)
-    trained = load.find_trained(
-        paths.model_data_dir(),
-        settings.segmenter,
-        settings.classifier,
-        settings.dataset,
-        settings.mask,
-        settings.classes,
-    )
+    nets, load_nets = find_nets(settings)
     found = sources.find_sources(settings.images)
 
     # 2 ask, batch by batch; what is done already is left alone
-    free = ("images", "batch_size", "overwrite", "name")
+    free = ("images", "batch_size", "overwrite", "name", "bundle")
     used = {key: value for key, value in asdict(settings).items() if key not in free}
-    made_by = {"settings": used, "weights": trained.weight_hashes, "format": answers.FORMAT}
+    made_by = {"settings": used, "weights": nets.weight_hashes, "format": answers.FORMAT}
     with submission.claimed_folder(
         paths.submissions_dir(), settings.name, made_by, "", settings.overwrite
     ) as result:
@@ -63,11 +58,8 @@ def main(settings: Settings) -> dict[str, int]:
         if len(waiting) < len(found):
             print(f"{len(found) - len(waiting)} of {len(found)} are there already")
         if waiting:
-            views = VIEWS if settings.tta else 1
-            predictor = load.load_predictor(
-                paths.root(), trained, views=views, batch_size=settings.batch_size
-            )
-            print("answering: " + ", ".join(load.list_nets(predictor)))
+            predictor = load_nets()
+            print("answering: " + ", ".join(predictor.names))
             result.begin(len(found))
             rows = answers.answer(result, predictor, waiting, settings)
             for _ in tqdm(
@@ -77,7 +69,7 @@ def main(settings: Settings) -> dict[str, int]:
 
         # 3 tables and pages
         summary = answers.write_tables(result, found)
-        index = answers.write_page(result, found, trained)
+        index = answers.write_page(result, found, nets.names)
         result.finish(summary)
 
     # 4 report
@@ -88,5 +80,27 @@ def main(settings: Settings) -> dict[str, int]:
     return summary
 
 
+def find_nets(settings: Settings):
+    """The trainings or the bundle that the settings name, and a function that loads a Predictor."""
+    from inference.tta import VIEWS
+    from misc_utils.errors import UserError
+
+    views, halves = VIEWS if settings.tta else 1, (settings.mask, settings.classes)
+    if settings.bundle is None:
+        from deploy import load
+
+        named = settings.segmenter, settings.classifier, settings.dataset
+        trained = load.find_trained(paths.model_data_dir(), *named, *halves)
+        return trained, lambda: load.load_predictor(
+            paths.root(), trained, views=views, batch_size=settings.batch_size
+        )
+    from deploy.bundle import load_bundle, read_bundle
+
+    if settings.segmenter or settings.classifier:
+        raise UserError("--bundle holds the nets that answer: leave out --segmenter, --classifier.")
+    bundle = read_bundle(Path(settings.bundle).expanduser(), *halves)
+    return bundle, lambda: load_bundle(bundle, views)
+
+
 if __name__ == "__main__":
-    command_line.run(main, Settings, __doc__)
+    command_line.run(main, Settings, __doc__, needs_keras=False)

@@ -54,8 +54,9 @@ def _read_tensors(file: Path) -> dict[str, bytes]:
 def _read_state(file: Path) -> dict[str, object]:
     with np.load(file, allow_pickle=False) as content:
         arrays = {name: content[name] for name in content.files}
-    progress = json.loads(str(arrays.pop("progress")))
-    progress.pop("seconds")
+    # of a training; features of images have none
+    progress = json.loads(str(arrays.pop("progress", "{}")))
+    progress.pop("seconds", None)
     return {name: array.tobytes() for name, array in arrays.items()} | {"progress": progress}
 
 

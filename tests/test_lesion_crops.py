@@ -181,7 +181,7 @@ def test_hard_and_soft_crops_live_side_by_side(tmp_path):
     assert hard.folder == tmp_path / "task3_test_crops"
     assert hard.maker != soft.maker and hard.fingerprint != soft.fingerprint
     (tmp_path / "task3_test_crops").rename(tmp_path / "gone")
-    with pytest.raises(UserError, match=r"crops does not exist.*--pred-set test$"):
+    with pytest.raises(UserError, match=r"crops does not exist.*--pred-set test\. Class"):
         lesion_crops.load_view_crops(tmp_path, "test", "box")
 
 

@@ -53,11 +53,11 @@ def test_images_and_masks_are_cached(data_dir):
     images = ISIC2018(data_dir).load_images(1, "training", 64)
     masks = ISIC2018(data_dir).load_masks(1, "training", 64, of=images)
     assert images.image_ids == masks.image_ids and len(images.image_ids) == 2594
-    assert images.array.shape == (2594, 64, 64, 3) and masks.array.shape == (2594, 64, 64, 1)
-    assert set(np.unique(masks.array)) == {0, 1}
+    assert images.array.shape == (2594, 64, 64, 3) and masks[:].shape == (2594, 64, 64, 1)
+    assert set(np.unique(masks[:])) == {0, 1}
     # lesions are darker than the skin around them: image and mask belong together
     sample = slice(0, 2594, 20)
-    grey, lesion = images.array[sample].mean(axis=3), masks.array[sample, ..., 0] > 0
+    grey, lesion = images.array[sample].mean(axis=3), masks[sample][..., 0] > 0
     darker = [
         g[m].mean() < g[~m].mean() for g, m in zip(grey, lesion, strict=True) if 50 < m.sum() < 3500
     ]

@@ -288,7 +288,8 @@ def test_one_net_serves_all_folds(root, monkeypatch):
         assert sum(reference() is not None for reference in built) <= 1
         images = keras.Input((image_size, image_size, 3), dtype="uint8")
         mean = keras.layers.GlobalAveragePooling2D(dtype="float32")(images)
-        logits = keras.layers.Dense(options["num_classes"], name="logits")(mean)
+        hidden = keras.layers.Dense(2, name="fc1")(mean)
+        logits = keras.layers.Dense(options["num_classes"], name="logits")(hidden)
         built.append(weakref.ref(model := keras.Model(images, keras.layers.Softmax()(logits))))
         return model
 

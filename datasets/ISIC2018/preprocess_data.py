@@ -10,9 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "runs"))
 import paths  # isort: skip  (the repository on sys.path)
 
-from datasets.catalogue import open_dataset
 from datasets.own_settings import NOT_TOLD, OwnFolder
-from datasets.tasks import TASKS
 from misc_utils import command_line
 from misc_utils.errors import UserError
 
@@ -27,6 +25,9 @@ class Settings:
 
 
 def main(settings: Settings) -> None:
+    from datasets.catalogue import open_dataset
+    from datasets.tasks import TASKS
+
     dataset = open_dataset(paths.data_dir(), settings.dataset, settings.own)
     size, built = settings.image_size, []
     for task, images in ((task, images) for task in TASKS for images in dataset.sets):
