@@ -343,6 +343,12 @@ def test_packages_that_are_missing_are_named(monkeypatch):
         onnx_file.check_packages()
 
 
+def test_without_onnxruntime_it_is_said_what_to_install(copy, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UserError, match=r"onnxruntime cannot be loaded.*requirements-bundle\.txt"):
+        bundle.load_bundle(bundle.read_bundle(copy))
+
+
 @pytest.fixture
 def session_of():
     """Converts a model; what it says of images, by Keras and by the file."""
