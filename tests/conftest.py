@@ -54,7 +54,7 @@ def no_nets(monkeypatch):
 
 
 # Each runs in one process: begun last, they would leave a core idle at the end.
-LONGEST = ("resume", "runs", "runs_scores", "encoder", "unet", "bad_results")
+LONGEST = ("resume", "runs", "runs_scores", "encoder", "unet", "bad_results", "released", "export")
 
 
 def pytest_collection_modifyitems(items):
