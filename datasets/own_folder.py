@@ -28,7 +28,6 @@ from misc_utils.messages import counted, listed
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", *pictures.READERS)
 HIDDEN = re.compile(r"\.|__MACOSX$")  # names of files and folders that are left out
 MASK_ENDINGS = ("_segmentation", "_mask", "_lesion", "_seg", "_gt")  # after the name of the image
 ENDING = re.compile(f"({'|'.join(MASK_ENDINGS)})$")
@@ -105,7 +104,7 @@ class FolderDataset(Dataset):
         if not chosen:
             raise UserError(
                 f"{part.images[0]}: no image in it. Expected files ending in "
-                f"{', '.join(SUFFIXES)}, in this folder or in folders inside."
+                f"{', '.join(pictures.SUFFIXES)}, in this folder or in folders inside."
             )
         pictures.check_readers(chosen)
         found = name_images(chosen)
@@ -132,7 +131,7 @@ class FolderDataset(Dataset):
             folders[:] = [name for real, name in inside.items() if real not in seen]
             seen |= inside.keys()  # a link may lead back up
             for file in (Path(place, name) for name in names if not HIDDEN.match(name)):
-                picture = file.suffix.lower() in SUFFIXES
+                picture = file.suffix.lower() in pictures.SUFFIXES
                 (others if not picture else found if file.is_file() else broken).append(file)
         if broken:
             raise UserError(

@@ -31,6 +31,8 @@ READERS = {
     ".heif": ("pillow_heif", "pillow-heif"),
     ".dcm": ("pydicom.pixels", "pydicom"),
 }
+# of files that are taken for pictures, by whatever name they are looked for
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", *READERS)
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # brands
 SHADES_OF_DICOM = ("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "YBR_FULL_422")
 SHADES_OF_DICOM += ("YBR_ICT", "YBR_RCT")  # all of YBR become RGB

@@ -6,6 +6,7 @@ Enters: a Predictor, images by name. Leaves, in one folder of submissions/: `mas
 """
 
 import csv
+import hashlib
 import io
 import json
 import re
@@ -107,8 +108,6 @@ def _read(source: Source) -> tuple[Source, str, np.ndarray | str]:
 
 
 def _digest(content: bytes) -> str:
-    import hashlib
-
     return hashlib.sha256(content).hexdigest()
 
 

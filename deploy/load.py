@@ -5,7 +5,7 @@ all folds that were trained, with the tuned values there are.
 """
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -153,7 +153,7 @@ def _references(root: Path, runs: Ensemble, batch_size: int) -> dict:
     missing = [run for run in runs.runs if found[run.name] is None]
     if not missing:
         return found
-    from inference.prediction import load_class_model
+    from inference.prediction import load_model
 
     try:
         dataset = open_dataset_of(runs, root / "data")
@@ -164,7 +164,7 @@ def _references(root: Path, runs: Ensemble, batch_size: int) -> dict:
         log.warning("what is unlike the training images cannot be told without them: %s", error)
         return {name: reference for name, reference in found.items() if reference is not None}
     for run in missing:
-        model = load_class_model(replace(run))
+        model = load_model(run)
         folds = runs.folds[run.name]
         found[run.name] = keep_features(run, model, inputs[run.name], folds, batch_size)
     return found

@@ -57,10 +57,10 @@ class ClassNet:
 
 def load_mask_net(run: Run, weight: float) -> MaskNet:
     """The net of a run; UserError when its weights do not fit."""
-    from datasets.dataset import Inputs
-    from inference.prediction import load_net
+    from inference.prediction import load_model
+    from models.trained import logits_of
 
-    model = load_net(run, Inputs(None)).model
+    model = logits_of(load_model(run))
 
     def segment(batch: np.ndarray) -> np.ndarray:
         return np.asarray(model.predict_on_batch(batch), dtype=np.float32)
@@ -76,9 +76,9 @@ def load_class_net(run: Run, member: int, reference: Reference | None) -> ClassN
     import keras
 
     from datasets import metadata
-    from inference.prediction import load_class_model
+    from inference.prediction import load_model
 
-    model = load_class_model(run)
+    model = load_model(run)
     hidden, pool, last = (model.get_layer(name) for name in ("fc1", "average_pool", "logits"))
     explained = keras.Model(model.inputs, [last.output, hidden.input, pool.input])
     nothing = None if run.sites is None else metadata.nothing_known(metadata.width(run.sites))

@@ -41,23 +41,21 @@ class Net:
 
 def load_net(run: Run, inputs: Inputs) -> Net:
     """The net of a run, ending at its logits; UserError when its weights do not fit."""
-    command_line.import_keras()
-    from models.trained import load_segmenter, logits_of
+    model = load_model(run)  # before what imports Keras
+    from models.trained import logits_of
 
-    task = TASKS[run.task]
-    if task.kind == "masks":
-        model = load_segmenter(run.settings, run.weights, len(task.channels))
-    else:
-        model = load_class_model(run)
     return Net(logits_of(model), inputs.images, metadata=inputs.metadata)
 
 
-def load_class_model(run: Run) -> keras.Model:
-    """The classifier of a run, whole; UserError when its weights do not fit."""
+def load_model(run: Run) -> keras.Model:
+    """The net of a run, whole; UserError when its weights do not fit."""
     command_line.import_keras()
     from datasets import metadata
-    from models.trained import load_classifier
+    from models.trained import load_classifier, load_segmenter
 
+    task = TASKS[run.task]
+    if task.kind == "masks":
+        return load_segmenter(run.settings, run.weights, len(task.channels))
     numbers = 0 if run.sites is None else metadata.width(run.sites)
     return load_classifier(run.settings, run.weights, len(run.classes), numbers)
 
