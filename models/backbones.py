@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from misc_utils.errors import UserError
 from misc_utils.messages import choose
 
+KERAS = "keras.applications"
+
 
 @dataclass(frozen=True)
 class Backbone:
-    """One row: a network of keras.applications, or a stack of convolution blocks of our own.
+    """One row: a network with ImageNet weights, or a stack of convolution blocks of our own.
 
     Automatic layer names (`activation_7`) depend on what was built before. The encoder renames such
     layers to `backbone_<class>_<rank>`; these names are used here.
@@ -22,7 +24,8 @@ class Backbone:
     name: str
     skips: tuple[tuple[int, str], ...]  # (level, layer), finest first
     bottom: tuple[int, str]  # (level, layer) of the coarsest feature map
-    application: str | None = None  # constructor in keras.applications; None: our own blocks
+    application: str | None = None  # constructor of the network; None: our own blocks
+    module: str = KERAS  # where the constructor is
     preprocess: str | None = None  # module of preprocess_input; None: the network scales by itself
     minimum_size: int = 32  # smallest image side the network takes, a multiple of 32
     filters: tuple[int, ...] = ()  # our own blocks only: filters of each level
@@ -139,6 +142,18 @@ _ROWS = (
             (4, "expanded_conv_11_add"),
         ),
         bottom=(5, "backbone_activation_19"),
+    ),
+    Backbone(
+        name="efficientnet_lite0",
+        application="EfficientNetLite0",
+        module="models.efficientnet_lite",
+        skips=(
+            (1, "block0_project_norm"),
+            (2, "block2_add"),
+            (3, "block4_add"),
+            (4, "block10_add"),
+        ),
+        bottom=(5, "top_relu"),
     ),
 )
 

@@ -4,16 +4,19 @@ In: uint8 RGB 0..255 (B,S,S,3); it is cast to float32 and scaled as the network'
 Out: symbolic tensors of the skips, of the bottom and of the network's full output.
 """
 
+import importlib
 import logging
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
 
 from misc_utils.errors import UserError
-from models.backbones import Backbone, check_image_size, weights_in_force
+from misc_utils.messages import command
+from models.backbones import KERAS, Backbone, check_image_size, weights_in_force
 from models.backbones import backbone as backbone_row
 from models.weights import load_weights
 
@@ -74,12 +77,18 @@ def check_weights(
 
     Without a file they are downloaded now, and kept by Keras: better before hours of other work.
     """
-    file = _weight_file(backbone_row(backbone), pretrained_dir)
+    file = weight_file(backbone_row(backbone), pretrained_dir)
     if weights_in_force(backbone, weights) == "imagenet" and not file.is_file():
         build_encoder(backbone, image_size, weights, pretrained_dir)
 
 
-def _weight_file(row: Backbone, pretrained_dir: Path | None) -> Path:
+def constructor(row: Backbone) -> Callable[..., keras.Model]:
+    """What builds the network of a row that has an `application`."""
+    return getattr(importlib.import_module(row.module), row.application)
+
+
+def weight_file(row: Backbone, pretrained_dir: Path | None) -> Path:
+    """Where the ImageNet weights of a row are looked for first."""
     return (pretrained_dir or Path("<pretrained_dir>")) / f"{row.name}_notop.weights.h5"
 
 
@@ -103,25 +112,28 @@ def _own_blocks(row: Backbone, pixels: Tensor) -> Tensor:
 def _application(
     row: Backbone, image_size: int, pixels: Tensor, weights: str, pretrained_dir: Path | None
 ) -> keras.Model:
-    """Network of keras.applications on the image, after the scaling it expects."""
+    """Network of the row on the image, after the scaling it expects."""
     scaled = pixels
     if row.preprocess is not None:
         scaled = getattr(keras.applications, row.preprocess).preprocess_input(pixels)
-    path = _weight_file(row, pretrained_dir)
+    path = weight_file(row, pretrained_dir)
     from_file = weights == "imagenet" and pretrained_dir is not None and path.is_file()
     download = weights == "imagenet" and not from_file
-    construct = getattr(keras.applications, row.application)
+    construct = constructor(row)
     arguments = {
         "include_top": False,
         "input_tensor": scaled,
         "input_shape": (image_size, image_size, 3),
     }
+    if download and row.module != KERAS:
+        raise UserError(_no_weights(row, path, "Keras has none to download"))
     if download:
         logger.info("no weight file %s: asking Keras for its ImageNet weights", path)
         try:
             network = construct(weights="imagenet", **arguments)
         except Exception as error:  # Keras raises a bare Exception when a download fails
-            raise UserError(_no_weights(row, path, error)) from error
+            tried = f"Keras could not download them ({error})"
+            raise UserError(_no_weights(row, path, tried)) from error
     else:
         network = construct(weights=None, **arguments)
     if from_file:
@@ -131,14 +143,13 @@ def _application(
     return network
 
 
-def _no_weights(row: Backbone, path: Path, error: Exception) -> str:
-    """Message with the two ways to get ImageNet weights, and how to do without."""
+def _no_weights(row: Backbone, path: Path, tried: str) -> str:
+    """Message with the way to get ImageNet weights, and how to do without."""
+    fetch = command("fetch_weights.py", "--backbones", row.name)
     return (
-        f"No ImageNet weights for {row.name}: there is no {path}, and Keras could not download"
-        f" them ({error}). Copy the file from a machine with internet access, where"
-        f" `python3 -c 'import keras; keras.applications.{row.application}(include_top=False)"
-        f'.save_weights("{path.name}")\'` writes it; or connect this machine; or start from random'
-        " values with --weights none."
+        f"No ImageNet weights for {row.name}: there is no {path}, and {tried}. `{fetch}` writes the"
+        " file where there is internet access; run it here, or on another machine and copy the"
+        " file. Or start from random values with --weights none."
     )
 
 

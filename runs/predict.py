@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import paths  # isort: skip  (the repository on sys.path)
-import tyro
 
 from misc_utils import command_line
 
@@ -21,7 +20,7 @@ from misc_utils import command_line
 class Settings:
     """Edit these, or give them as flags."""
 
-    images: tyro.conf.Positional[tuple[str, ...]]  # files, folders and zip archives
+    images: command_line.Paths  # files, folders and zip archives
     segmenter: str | None = None
     """finds the lesion: backbone:version, several joined by +; None: the one that was trained"""
     classifier: str | None = None  # tells the class, named alike

@@ -6,12 +6,17 @@ import pytest
 
 @pytest.fixture(scope="session")
 def drawn_data(tmp_path_factory):
-    """A drawn data set in the released layout: small pictures, a few lesions of every class."""
+    """A drawn data set in the released layout: small pictures, a few lesions of every class.
+
+    Tests copy it: what one wrote into it, a cache for example, the next would find.
+    """
     from datasets.synthetic import draw_dataset
 
     data = tmp_path_factory.mktemp("drawn") / "data"
     draw_dataset(data, lesions=28, test_lesions=7, shorter_side=(72, 96), seed=3)
-    return data
+    drawn = sorted(data.rglob("*"))
+    yield data
+    assert sorted(data.rglob("*")) == drawn
 
 
 @pytest.fixture

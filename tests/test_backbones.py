@@ -26,6 +26,7 @@ def test_the_rows_the_specification_names_are_there():
         "efficientnet_v2_s",
         "convnext_tiny",
         "mobilenet_v3",
+        "efficientnet_lite0",
     ]
     assert all(row.name == name for name, row in BACKBONES.items())
 

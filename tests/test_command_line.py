@@ -19,21 +19,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 REPOSITORY = Path(__file__).parents[1]
 SCRIPTS = [
-    "runs/find_near_copies.py",
-    "runs/seg_train.py",
-    "runs/seg_eval.py",
-    "runs/seg_predict.py",
-    "runs/cls_train.py",
-    "runs/cls_eval.py",
-    "runs/cls_predict.py",
-    "runs/seg_tune.py",
-    "runs/cls_tune.py",
-    "runs/cls_views.py",
-    "runs/compare.py",
-    "runs/demo.py",
+    *(f"runs/{file.name}" for file in sorted(REPOSITORY.glob("runs/*.py"))),
     "datasets/ISIC2018/preprocess_data.py",
 ]
-POSITIONAL = {"output": "[{crops,mask}]", "which": "BACKBONE:VERSION"}
+SCRIPTS.remove("runs/paths.py")
+POSITIONAL = {"output": "[{crops,mask}]", "which": "BACKBONE:VERSION", "images": "PATH ..."}
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -23,9 +23,10 @@ def random_images(size, count=2):
 
 
 def plain_network(row, size):
-    """The network of keras.applications, every variable at random."""
-    construct = getattr(keras.applications, row.application)
-    network = construct(include_top=False, weights=None, input_shape=(size, size, 3))
+    """The network by itself, every variable at random."""
+    network = encoder_module.constructor(row)(
+        include_top=False, weights=None, input_shape=(size, size, 3)
+    )
     rng = np.random.default_rng(3)
     for variable in network.weights:
         if len(variable.shape) == 1 and "float" in variable.dtype and variable.shape[0] > 2:
@@ -119,7 +120,10 @@ def test_without_weights_both_ways_to_them_are_named(tmp_path, monkeypatch):
     assert str(tmp_path / "vgg16_notop.weights.h5") in message
     assert "URL fetch failure" in message
     assert "--weights none" in message
-    assert "internet" in message
+    assert "fetch_weights.py --backbones vgg16`" in message
+
+    with pytest.raises(UserError, match=r"Keras has none.*fetch_weights.py --backbones eff"):
+        build_encoder("efficientnet_lite0", 32, "imagenet", tmp_path)
 
 
 def test_a_weight_file_of_another_network_is_refused(tmp_path):

@@ -51,8 +51,7 @@ def trained(tmp_path_factory, drawn_data):
     import seg_eval
 
     root = tmp_path_factory.mktemp("export") / "root"
-    root.mkdir()
-    (root / "data").symlink_to(drawn_data)
+    shutil.copytree(drawn_data, root / "data")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ISIC_ROOT", str(root))
         seg_train.main(seg_train.Settings(**TINY))

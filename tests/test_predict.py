@@ -1,6 +1,7 @@
 """predict.py and what stands behind it, with nets of a minute's training."""
 
 import json
+import shutil
 import zipfile
 
 import cls_train
@@ -30,8 +31,7 @@ TINY = {
 def trained(tmp_path_factory, drawn_data):
     """A root with data, a segmenter and a classifier of two folds each."""
     root = tmp_path_factory.mktemp("predict") / "root"
-    (root / "data").parent.mkdir()
-    (root / "data").symlink_to(drawn_data)
+    shutil.copytree(drawn_data, root / "data")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ISIC_ROOT", str(root))
         seg_train.main(seg_train.Settings(**TINY))
