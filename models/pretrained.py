@@ -115,9 +115,10 @@ def read_checkpoint(content: bytes) -> dict[str, np.ndarray]:
         (length,) = struct.unpack("<q", stream.read(8))
         storages[key] = np.frombuffer(stream.read(length * dtypes[key].itemsize), dtypes[key])
     tensors = {}
-    for name, ((_, key), offset, shape, _) in table.items():  # all are contiguous
-        size = int(np.prod(shape))
-        tensors[name] = storages[key][offset : offset + size].reshape(shape)
+    for name, ((_, key), offset, shape, strides) in table.items():
+        numbers = storages[key][offset:]
+        steps = [stride * numbers.itemsize for stride in strides]  # kernels lie there transposed
+        tensors[name] = np.lib.stride_tricks.as_strided(numbers, shape, steps).copy()
     return tensors
 
 

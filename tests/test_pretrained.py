@@ -46,8 +46,15 @@ def tensors():
     return {n: rng.uniform(0.1, 1, s).astype(np.float32) for n, s in lite0_shapes().items()}
 
 
+def stored(value):
+    return np.ascontiguousarray(value.transpose(2, 3, 1, 0)) if value.ndim == 4 else value
+
+
 def checkpoint(tensors, monkeypatch):
-    """The bytes that `torch.save` wrote before PyTorch 1.6."""
+    """The bytes that `torch.save` wrote before PyTorch 1.6; kernels as they come from TensorFlow.
+
+    Their numbers lie as (height, width, in, out), and strides say so.
+    """
     torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
 
     def _rebuild_tensor_v2():
@@ -68,10 +75,12 @@ def checkpoint(tensors, monkeypatch):
     class Tensor:
         def __init__(self, key, value):
             self.key, self.shape = key, value.shape
+            view = stored(value).transpose(3, 2, 0, 1) if value.ndim == 4 else value
+            self.strides = tuple(step // value.itemsize for step in view.strides)
 
         def __reduce__(self):
-            strides = tuple(int(np.prod(self.shape[k + 1 :])) for k in range(len(self.shape)))
-            return _rebuild_tensor_v2, (Storage(self.key), 0, self.shape, strides, False, None)
+            rest = (0, self.shape, self.strides, False, None)
+            return _rebuild_tensor_v2, (Storage(self.key), *rest)
 
     class Pickler(pickle.Pickler):
         def persistent_id(self, item):
@@ -87,7 +96,7 @@ def checkpoint(tensors, monkeypatch):
     Pickler(stream, protocol=2).dump(table)
     pickle.dump(sorted(keys.values()), stream, protocol=2)
     for _, name in sorted((key, name) for name, key in keys.items()):
-        stream.write(struct.pack("<q", tensors[name].size) + tensors[name].tobytes())
+        stream.write(struct.pack("<q", tensors[name].size) + stored(tensors[name]).tobytes())
     return stream.getvalue()
 
 
@@ -95,6 +104,7 @@ def test_a_checkpoint_is_read_and_nothing_else_is_built(monkeypatch):
     tensors = {
         "b.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
         "a.bias": np.float32([1.5]),
+        "a.weight": np.arange(2 * 3 * 5 * 7, dtype=np.float32).reshape(2, 3, 5, 7),
     }
     found = pretrained.read_checkpoint(checkpoint(tensors, monkeypatch))
     assert list(found) == list(tensors)
