@@ -1,7 +1,9 @@
+import os
 import shutil
 import sys
 
 import pytest
+from filelock import FileLock
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +27,47 @@ def root(tmp_path, drawn_data, monkeypatch):
     shutil.copytree(drawn_data, tmp_path / "root" / "data", symlinks=True)
     monkeypatch.setenv("ISIC_ROOT", str(tmp_path / "root"))
     return tmp_path / "root"
+
+
+@pytest.fixture(scope="session")
+def trained_root(tmp_path_factory, drawn_data):
+    """A root with the drawn data and two folds of each task, an epoch each; copy it.
+
+    One for all processes that run tests: the first that asks for it makes it.
+    """
+    import cls_train
+    import seg_train
+
+    tiny = {"backbone": "tiny", "weights": "none", "image_size": 32, "batch_size": 8}
+    tiny |= {"num_folds": 2, "epochs": 1}
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    root = shared / "trained" / "root"
+    with FileLock(shared / "trained.lock"), pytest.MonkeyPatch.context() as patch:
+        if not root.exists():
+            making = shared / "being trained" / "root"
+            shutil.copytree(drawn_data, making / "data")
+            patch.setenv("ISIC_ROOT", str(making))
+            seg_train.main(seg_train.Settings(**tiny))
+            cls_train.main(cls_train.Settings(**tiny, lesion_view="whole"))
+            making.parent.rename(root.parent)
+    return root
+
+
+@pytest.fixture
+def eagerly():
+    """Trainings of two steps, which TensorFlow runs in less time than it takes to trace them."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow
+
+    tensorflow.config.run_functions_eagerly(True)
+    yield
+    tensorflow.config.run_functions_eagerly(False)
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ import seg_eval
 import seg_train
 from test_own_folder import FOLDER, NAMES, photos_with_all, put, write
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 SCRIPTS = {script.__name__: script for script in (seg_train, seg_eval, cls_train, cls_eval)}
 SMALL = {
     "train": ("--backbone", "tiny", "--epochs", 1, "--batch-size", 4, "--folds", 0, 1),

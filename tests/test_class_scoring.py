@@ -155,9 +155,9 @@ def official(truth, probability, weights):
     return balanced, classes
 
 
-def test_300_tables_as_the_organisers_score_them():
+def test_100_tables_as_the_organisers_score_them():
     ties, without_curve, with_curve = 0, 0, 0
-    for truth, probability, weights in random_tables(300):
+    for truth, probability, weights in random_tables(100):
         balanced, classes = official(truth, probability, weights)
         ours = score_classes(truth, probability, weights)
         assert ours.balanced_accuracy == pytest.approx(balanced, abs=1e-9)
@@ -167,7 +167,7 @@ def test_300_tables_as_the_organisers_score_them():
             without_curve += "auc" not in theirs and bool(np.isnan(mine["auc"]))
             with_curve += "auc" in theirs
         ties += ours.confusion[:, -1].sum()
-    assert ties > 100 and without_curve > 50 and with_curve > 500
+    assert ties > 100 and without_curve > 50 and with_curve > 300
 
 
 def test_many_rows_of_weights_are_many_scores():

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import cls_eval
 import cls_train
@@ -14,6 +15,8 @@ from datasets import copies, dataset
 from datasets.ISIC2018 import raw
 from evaluation import bootstrap
 from training import run_folder
+
+pytestmark = pytest.mark.usefixtures("eagerly")
 
 TINY = {"backbone": "tiny", "weights": "none", "image_size": 32, "batch_size": 8, "workers": 1}
 TINY |= {"num_folds": 2, "epochs": 1}
@@ -91,8 +94,11 @@ def test_a_run_that_trained_on_copies_of_what_it_held_out_is_refused(root, run_s
     assert code == 1 and "the same picture as ISIC_" in err and "new --version" in err
 
 
-def test_a_test_image_that_was_trained_on_under_another_id_is_refused(root, run_script):
-    seg_train.main(seg_train.Settings(**TINY))
+def test_a_test_image_that_was_trained_on_under_another_id_is_refused(
+    trained_root, tmp_path, run_script, monkeypatch
+):
+    root = Path(shutil.copytree(trained_root, tmp_path / "root"))
+    monkeypatch.setenv("ISIC_ROOT", str(root))
     files = sorted((root / "data" / IMAGES).glob("*.jpg"))
     original = next((root / "data" / TEST[0]).glob("*.jpg"))
     truth = root / "data" / TEST[1] / f"{original.stem}_segmentation.png"

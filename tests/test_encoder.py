@@ -8,7 +8,9 @@ from models import encoder as encoder_module
 from models.backbones import BACKBONES
 from models.encoder import build_encoder
 
-LARGE = {"densenet169", "densenet201", "efficientnet_v2_s"}  # smaller ones of their family are here
+# a smaller one of their family, or one tapped alike, is here
+LARGE = {"densenet169", "densenet201", "efficientnet_v2_s", "efficientnet_v2_b0", "inception_v3"}
+LARGE |= {"vgg19", "resnet50"}
 PRETRAINED = [
     pytest.param(name, marks=pytest.mark.slow if name in LARGE else ())
     for name, row in BACKBONES.items()

@@ -17,7 +17,6 @@ import keras
 import numpy as np
 import predict
 import pytest
-import seg_train
 
 from deploy import answers, bundle, export, load, model_card, onnx_file
 from misc_utils.errors import UserError
@@ -44,18 +43,15 @@ BLOCKED += ("pandas", "scipy", "sklearn", "skimage", "matplotlib")
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, drawn_data):
+def trained(tmp_path_factory, trained_root):
     """A root with data, trained and scored nets, and what was exported of them."""
     import cls_eval
     import cls_tune
     import seg_eval
 
-    root = tmp_path_factory.mktemp("export") / "root"
-    shutil.copytree(drawn_data, root / "data")
+    root = Path(shutil.copytree(trained_root, tmp_path_factory.mktemp("export") / "root"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ISIC_ROOT", str(root))
-        seg_train.main(seg_train.Settings(**TINY))
-        cls_train.main(cls_train.Settings(lesion_view="whole", metadata=False, **TINY))
         seg_eval.main(seg_eval.Settings(backbone="tiny", k_fold="all"))
         cls_eval.main(cls_eval.Settings(backbone="tiny", k_fold="all"))
         cls_tune.main(cls_tune.Settings(backbone="tiny", decision_weights=True))

@@ -23,6 +23,8 @@ from datasets.own_settings import OwnFolder
 from misc_utils.errors import UserError
 from training import run_folder
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 SIZE = 32
 KINDS = {".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".heic": "HEIF"}
 NFC, NFD = (unicodedata.normalize(form, "Läsion ß") for form in ("NFC", "NFD"))

@@ -4,13 +4,11 @@ import json
 import shutil
 import zipfile
 
-import cls_train
 import cv2
 import numpy as np
 import pandas as pd
 import predict
 import pytest
-import seg_train
 
 from deploy import answers, load, sources
 from deploy.kept_features import load_reference
@@ -28,15 +26,9 @@ TINY = {
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, drawn_data):
+def trained(tmp_path_factory, trained_root):
     """A root with data, a segmenter and a classifier of two folds each."""
-    root = tmp_path_factory.mktemp("predict") / "root"
-    shutil.copytree(drawn_data, root / "data")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ISIC_ROOT", str(root))
-        seg_train.main(seg_train.Settings(**TINY))
-        cls_train.main(cls_train.Settings(lesion_view="whole", **TINY))
-    return root
+    return shutil.copytree(trained_root, tmp_path_factory.mktemp("predict") / "root")
 
 
 @pytest.fixture

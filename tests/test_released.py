@@ -33,6 +33,8 @@ from inference.prediction import load_net, predict_logits
 from misc_utils.errors import UserError
 from training import run_folder
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 TINY = {"backbone": "tiny", "weights": "none", "image_size": 32, "batch_size": 8, "workers": 1}
 TINY |= {"num_folds": 2, "epochs": 1}
 CLS = TINY | {"lesion_view": "whole"}
