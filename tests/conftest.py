@@ -1,3 +1,4 @@
+import io
 import os
 import shutil
 import sys
@@ -68,6 +69,27 @@ def eagerly():
     tensorflow.config.run_functions_eagerly(True)
     yield
     tensorflow.config.run_functions_eagerly(False)
+
+
+@pytest.fixture(scope="session")
+def one_pixel():
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGBA", (1, 1)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def blank_charts(monkeypatch, one_pixel):
+    """Charts that nobody looks at are built and not drawn, which takes most of an evaluation."""
+    from matplotlib.figure import Figure
+
+    def savefig(figure, file, **_):
+        write = file.write if hasattr(file, "write") else file.write_bytes
+        write(one_pixel)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 @pytest.fixture

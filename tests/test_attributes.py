@@ -18,7 +18,7 @@ from inference import ensemble, kept_logits, tta
 from inference.postprocess import DEFAULT_RULES, mask_of
 from misc_utils.errors import UserError
 
-pytestmark = pytest.mark.usefixtures("eagerly")
+pytestmark = pytest.mark.usefixtures("eagerly", "blank_charts")
 
 TINY = {
     "backbone": "tiny",

@@ -25,6 +25,8 @@ from PIL import Image
 
 from misc_utils import command_line
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 TINY = ("--backbone", "tiny")
 TRAIN = (*TINY, "--weights", "none", "--image-size", 32, "--epochs", 1, "--folds", 0)
 WHOLE = (*TRAIN, "--lesion-view", "whole")

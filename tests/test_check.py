@@ -12,7 +12,7 @@ import seg_eval
 import seg_train
 from test_own_folder import FOLDER, NAMES, photos_with_all, put, write
 
-pytestmark = pytest.mark.usefixtures("eagerly")
+pytestmark = pytest.mark.usefixtures("eagerly", "blank_charts")
 
 SCRIPTS = {script.__name__: script for script in (seg_train, seg_eval, cls_train, cls_eval)}
 SMALL = {

@@ -16,7 +16,7 @@ from datasets.ISIC2018 import raw
 from evaluation import bootstrap
 from training import run_folder
 
-pytestmark = pytest.mark.usefixtures("eagerly")
+pytestmark = pytest.mark.usefixtures("eagerly", "blank_charts")
 
 TINY = {"backbone": "tiny", "weights": "none", "image_size": 32, "batch_size": 8, "workers": 1}
 TINY |= {"num_folds": 2, "epochs": 1}

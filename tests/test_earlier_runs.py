@@ -28,6 +28,8 @@ from same_results import contents
 
 from evaluation import tuned
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 ARCHIVE = Path(__file__).with_name("earlier_runs.tar.xz")
 SAME_BACKEND = keras.backend.backend() == "tensorflow"  # else the last bits of logits differ
 

@@ -18,7 +18,7 @@ from datasets.ISIC2018 import ISIC2018
 from misc_utils.errors import UserError
 from training import run_folder
 
-pytestmark = pytest.mark.usefixtures("eagerly")
+pytestmark = pytest.mark.usefixtures("eagerly", "blank_charts")
 
 TINY = {"backbone": "tiny", "weights": "none", "image_size": 32, "batch_size": 8, "workers": 1}
 IMAGES = "ISIC2018_Task1-2_Training_Input"

@@ -23,7 +23,7 @@ from datasets.own_settings import OwnFolder
 from misc_utils.errors import UserError
 from training import run_folder
 
-pytestmark = pytest.mark.usefixtures("eagerly")
+pytestmark = pytest.mark.usefixtures("eagerly", "blank_charts")
 
 SIZE = 32
 KINDS = {".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".heic": "HEIF"}

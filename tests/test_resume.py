@@ -23,6 +23,8 @@ from same_results import contents
 
 from misc_utils import command_line, files
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 TRAIN = ("--backbone", "tiny", "--weights", "none", "--image-size", 32, "--batch-size", 8)
 # the encoder's moving averages are enough
 SEG = (*TRAIN, "--no-batch-norm", "--num-folds", 2, "--plateau-patience", 1, "--epochs", 3)

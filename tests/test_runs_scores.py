@@ -27,6 +27,8 @@ from misc_utils.errors import UserError
 from training import run_folder
 from training.loop import Plan
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 TINY = {"backbone": "tiny", "weights": "none", "image_size": 64, "batch_size": 8, "workers": 2}
 SEG = TINY | {"num_folds": 2, "epochs": 3, "learning_rate": 5e-3}
 CLS = TINY | {"num_folds": 2, "epochs": 1, "learning_rate": 5e-3, "lesion_view": "whole"}
