@@ -114,22 +114,46 @@ def _digest(content: bytes) -> str:
 def _write(folder: Path, overlay_only: bool, asked: tuple, said: Prediction) -> dict:
     """Write the pictures of one image; its row, as JSON takes it."""
     source, _, image = asked
-    pictures = {"overlays": (".jpg", figures.outline(image, None, said.mask, SIDE))}
-    if not overlay_only:
-        if said.mask is not None:
-            pictures["masks"] = (".png", said.mask)
-            box = widen(said.box, CROP_MARGIN, said.height, said.width)
-            pictures["crops"] = (".jpg", figures.shrink(cut_box(image, box), SIDE))
-        if said.heat is not None:
-            pictures["heat"] = (".jpg", draw_heat(said.seen, said.heat))
     files = {}
-    for kind, (ending, pixels) in pictures.items():
+    for kind, (ending, content) in draw(image, said, overlay_only).items():
         file = folder / kind / f"{source.name}{ending}"
         file.parent.mkdir(parents=True, exist_ok=True)
         with partial_file(file, durable=False) as partial:
-            partial.write_bytes(_encoded(ending, pixels))
+            partial.write_bytes(content)
         files[f"{kind}/{file.name}"] = sha256(file)
-    row: dict[str, Any] = {"name": source.name, "height": said.height, "width": said.width}
+    return row_of(source.name, said) | {"files": files}
+
+
+def draw(
+    image: np.ndarray, said: Prediction, overlay_only: bool = False
+) -> dict[str, tuple[str, bytes]]:
+    """{kind: (ending, bytes of a file)} of each picture of an answer for an image (H, W, 3).
+
+    Kinds: overlays, and masks, crops, heat where they are known and asked for.
+    """
+    pictures = {"overlays": (".jpg", _outlined(image, said.mask))}
+    if said.mask is not None and not overlay_only:
+        pictures["masks"] = (".png", said.mask)
+        box = widen(said.box, CROP_MARGIN, said.height, said.width)
+        pictures["crops"] = (".jpg", figures.shrink(cut_box(image, box), SIDE))
+    if said.heat is not None and not overlay_only:
+        pictures["heat"] = (".jpg", draw_heat(said.seen, said.heat))
+    return {kind: (ending, _encoded(ending, pixels)) for kind, (ending, pixels) in pictures.items()}
+
+
+def _outlined(image: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """The image with the outline of its lesion; a tiny one made larger, as lines have a width."""
+    times = SIDE // max(image.shape[:2])
+    if times > 1:
+        image = cv2.resize(image, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC)
+        if mask is not None:
+            mask = cv2.resize(mask, None, fx=times, fy=times, interpolation=cv2.INTER_NEAREST)
+    return figures.outline(image, None, mask, SIDE)
+
+
+def row_of(name: str, said: Prediction) -> dict[str, Any]:
+    """What is said of an image, without its pictures, as JSON takes it."""
+    row: dict[str, Any] = {"name": name, "height": said.height, "width": said.width}
     if said.mask is not None:
         lesion = int(np.count_nonzero(said.mask))
         row |= {
@@ -146,7 +170,7 @@ def _write(folder: Path, overlay_only: bool, asked: tuple, said: Prediction) -> 
             "unlikeness": said.unlikeness,
             "unlike_training_images": said.unlike,
         }
-    return row | {"files": files}
+    return row
 
 
 def _encoded(ending: str, pixels: np.ndarray) -> bytes:
@@ -223,7 +247,7 @@ def write_page(result: ResultFolder, sources: Sequence[Source], nets: Sequence[s
 
     `nets` names those that answered.
     """
-    cards = [_card(row) for row in _rows(result, sources)]
+    cards = [card_of(row) for row in _rows(result, sources)]
     counts = Counter(card["decided"] for card in cards if card["decided"])
     content = {
         "title": "Predictions",
@@ -238,8 +262,8 @@ def write_page(result: ResultFolder, sources: Sequence[Source], nets: Sequence[s
     return file
 
 
-def _card(row: dict) -> dict:
-    """What the page says of an image."""
+def card_of(row: dict) -> dict:
+    """What a page says of an image, whose row has its `path` and {kind: address} of its `files`."""
     probability = row.get("probability", {})
     largest = max(probability.values(), default=0.0)
     said = []

@@ -9,7 +9,6 @@ looked, whether it is unlike the training images. Research only: not for diagnos
 """
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import paths  # isort: skip  (the repository on sys.path)
 
@@ -39,11 +38,12 @@ def main(settings: Settings) -> dict[str, int]:
     from tqdm import tqdm
 
     from deploy import answers, sources
+    from deploy.which_nets import find_nets
     from inference import submission
 
     # 1 which nets, which images
     answers.check_name(settings.name)
-    nets, load_nets = find_nets(settings)
+    nets, load_nets = find_nets(paths.root(), settings)
     found = sources.find_sources(settings.images)
 
     # 2 ask, batch by batch; what is done already is left alone
@@ -77,28 +77,6 @@ def main(settings: Settings) -> dict[str, int]:
     print(", ".join(f"{key.replace('_', ' ')}: {count}" for key, count in summary.items()))
     print(f"to look at: {index}")
     return summary
-
-
-def find_nets(settings: Settings):
-    """The trainings or the bundle that the settings name, and a function that loads a Predictor."""
-    from inference.tta import VIEWS
-    from misc_utils.errors import UserError
-
-    views, halves = VIEWS if settings.tta else 1, (settings.mask, settings.classes)
-    if settings.bundle is None:
-        from deploy import load
-
-        named = settings.segmenter, settings.classifier, settings.dataset
-        trained = load.find_trained(paths.model_data_dir(), *named, *halves)
-        return trained, lambda: load.load_predictor(
-            paths.root(), trained, views=views, batch_size=settings.batch_size
-        )
-    from deploy.bundle import load_bundle, read_bundle
-
-    if settings.segmenter or settings.classifier:
-        raise UserError("--bundle holds the nets that answer: leave out --segmenter, --classifier.")
-    bundle = read_bundle(Path(settings.bundle).expanduser(), *halves)
-    return bundle, lambda: load_bundle(bundle, views)
 
 
 if __name__ == "__main__":
