@@ -6,6 +6,7 @@ Everything lands in demo/ beside the other folders: drawn data, runs, prediction
 scripts follow one another and that they work here; its scores say nothing about real skin.
 """
 
+import importlib.util
 import json
 import os
 import shlex
@@ -40,7 +41,9 @@ def main(settings: Settings) -> dict[str, float]:
     from datasets.synthetic import draw_dataset
 
     start, root = time.monotonic(), settings.root.expanduser().resolve()
-    steps = plan_steps(settings)
+    steps, lacking = plan_steps(settings), what_export_lacks()
+    if lacking:
+        steps = [step for step in steps if step[1] != "export.py"]
     last = 1 + len(steps)
 
     # 1 data
@@ -54,10 +57,12 @@ def main(settings: Settings) -> dict[str, float]:
     for number, (what, script, *flags) in enumerate(steps, start=2):
         print(f"\n[{number}/{last}] {what}")
         run_script(script, flags, root)
+    if lacking:
+        print(f"\nThe nets were not exported: {lacking}")
 
     # 3 scores
     print(f"\nThe demo took {(time.monotonic() - start) / 60:.1f} minutes. Look into")
-    show_folders(root)
+    show_folders(root, with_bundle=not lacking)
     return check_scores(settings, root)
 
 
@@ -87,7 +92,19 @@ def plan_steps(settings: Settings) -> list[tuple[str, ...]]:
         ("Calibrate it on them", "cls_tune.py", *net),
         ("Classify the Task 3 test set", "cls_predict.py", *on_test),
         ("Ask both nets about images in a folder", "predict.py", photographs, "--overwrite"),
+        ("Export both as files that answer without Keras", "export.py", "--overwrite"),
     ]
+
+
+def what_export_lacks() -> str:
+    """Why export.py cannot run here; empty where it can."""
+    from deploy.onnx_file import PACKAGES
+
+    if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+        return "exporting takes TensorFlow, and KERAS_BACKEND names another"
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    install = f"{sys.executable} -m pip install -r {paths.repository / 'requirements-export.txt'}"
+    return f"{', '.join(missing)} must be installed: {install}" if missing else ""
 
 
 def run_script(script: str, flags: list[str], root: Path) -> None:
@@ -102,7 +119,7 @@ def run_script(script: str, flags: list[str], root: Path) -> None:
         )
 
 
-def show_folders(root: Path) -> None:
+def show_folders(root: Path, with_bundle: bool) -> None:
     """Say where everything lies."""
     for what, where in (
         ("masks", "submissions/task1_test"),
@@ -110,10 +127,12 @@ def show_folders(root: Path) -> None:
         ("classes", "submissions/task3_test_submission.csv"),
         ("pages", "submissions/task3_test_browse/index.html"),
         ("answers", "submissions/predictions/index.html"),
+        ("bundle", "submissions/bundle"),
         ("reports", "model_data/task1_tiny_v0/task1_tiny_v0_report_fold.html"),
         ("", "model_data/task3_tiny_v0/task3_tiny_v0_report_fold.html"),
     ):
-        print(f"  {what:8} {root / where}")
+        if what != "bundle" or with_bundle:
+            print(f"  {what:8} {root / where}")
 
 
 def check_scores(settings: Settings, root: Path) -> dict[str, float]:

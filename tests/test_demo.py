@@ -13,7 +13,7 @@ import paths
 from misc_utils.errors import UserError
 
 SCRIPTS = ["seg_train", "seg_eval", "seg_tune", "seg_predict"]
-SCRIPTS += ["cls_train", "cls_eval", "cls_tune", "cls_predict", "predict"]
+SCRIPTS += ["cls_train", "cls_eval", "cls_tune", "cls_predict", "predict", "export"]
 RUNS = {"task1_tiny_v0": {"jaccard": 0.8}, "task3_tiny_v0": {"balanced_accuracy": 0.5}}
 
 
@@ -43,6 +43,8 @@ def quick_demo(monkeypatch, tmp_path):
             run.append((command, cwd, env["ISIC_ROOT"])) or demo.subprocess.CompletedProcess([], 0)
         ),
     )
+    monkeypatch.setattr("deploy.onnx_file.PACKAGES", ())
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
     write_scores(tmp_path)
     return drawn, run
 
@@ -56,6 +58,9 @@ def test_every_step_is_a_command_its_script_understands():
     for name, given in steps:
         if name == "predict":
             assert given.overwrite and "data/ISIC2018_Task3_Validation_Input" in given.images[0]
+            continue
+        if name == "export":
+            assert given.overwrite
             continue
         assert given.backbone == "tiny" and given.version == "0"
         if name.endswith("_eval"):
@@ -86,16 +91,27 @@ def test_the_demo_says_what_it_runs_and_what_is_left(quick_demo, tmp_path, capsy
     assert scores == {"jaccard": 0.8, "balanced_accuracy": 0.5}
     assert drawn == [((root / "data",), {"lesions": 30, "seed": 2})]
     said = capsys.readouterr().out
-    steps = re.findall(r"^\[(\d+)/12\] [A-Z]", said, re.MULTILINE)
-    assert steps == [str(number) for number in range(1, 13)]
+    steps = re.findall(r"^\[(\d+)/13\] [A-Z]", said, re.MULTILINE)
+    assert steps == [str(number) for number in range(1, 14)]
     assert f"\n$ export ISIC_ROOT='{root}'\n" in said
     printed = [
         shlex.split(line)[1:] for line in re.findall(r"^\$ (python3 .*)", said, re.MULTILINE)
     ]
-    assert printed == [command[1:] for command, _, _ in run] and len(run) == 11
+    assert printed == [command[1:] for command, _, _ in run] and len(run) == 12
     assert {where[1:] for where in run} == {(paths.repository, str(root))}
     for name in ("task1_test", "task3_training_crops", "task3_test_submission.csv", *RUNS):
         assert re.search(rf"^  .*{re.escape(str(root))}/.*{name}", said, re.MULTILINE)
+
+
+def test_where_nets_cannot_be_exported_it_is_said(quick_demo, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("deploy.onnx_file.PACKAGES", ("onnx", "not_there"))
+    demo.main(demo.Settings(root=tmp_path))
+    said = capsys.readouterr().out
+    assert "[12/12] " in said and "submissions/bundle" not in said
+    assert "not exported: not_there must be installed: " in said
+    assert quick_demo[1][-1][0][1] == "runs/predict.py"
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    assert "takes TensorFlow" in demo.what_export_lacks()
 
 
 def test_by_default_all_lands_beside_the_other_folders(monkeypatch, capsys):
