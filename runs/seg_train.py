@@ -15,6 +15,7 @@ from datasets.preprocessing import PREPROCESSING
 from misc_utils import command_line
 from models.backbones import BACKBONES
 from models.losses import SEGMENTATION_LOSSES
+from training.loggers import LOGGERS
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Settings:
     seed: int = 42  # governs split, start weights, order and augmentation
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU
     workers: int = 4  # threads that read and augment batches
+    log_to: tuple[Literal[*LOGGERS], ...] = ()  # programs that are told of each epoch
     overwrite: bool = False  # delete runs of these folds and train from scratch
 
 

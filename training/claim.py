@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 # These settings shape neither net nor data nor optimisation; epochs are compared on their own.
 # Where images lie is none of it either: what they show is, see FIXED.
-FREE = ("folds", "workers", "overwrite", "epochs", "own")
+FREE = ("folds", "workers", "overwrite", "epochs", "own", "log_to")
 # What settings that earlier code did not have were, in effect
 ADDED = {"dataset": DEFAULT, "preprocess": [], "metadata": False, "patience": None}
 # What else must be the same to resume: key of settings.json -> its name in a message

@@ -19,6 +19,7 @@ from misc_utils.errors import UserError
 from misc_utils.files import write_text
 from misc_utils.signals import deferred
 from models.weights import save_weights
+from training.loggers import Listeners
 from training.run_folder import Run
 from training.state import Progress, load_state, save_state
 
@@ -223,4 +224,14 @@ def build_callbacks(
             verbose=1,
         )
         callbacks.append(plateau)
-    return [*callbacks, KeepEpoch(run, progress, variables, save, plateau)]
+    callbacks.append(KeepEpoch(run, progress, variables, save, plateau))
+    if settings.get("log_to"):
+        listeners = Listeners(settings["log_to"], run, progress.history)
+        callbacks.append(
+            keras.callbacks.LambdaCallback(
+                on_train_begin=lambda logs: listeners.begin(),
+                on_epoch_end=lambda epoch, logs: listeners.tell(),
+                on_train_end=lambda logs: listeners.close(),
+            )
+        )
+    return callbacks

@@ -28,6 +28,7 @@ from models.trained import logits_of
 from models.weights import load_weights
 from training import claim, environment, run_folder
 from training.fit import Start, build_optimizer, fit_fold
+from training.loggers import check_loggers
 from training.run_folder import Run
 from training.state import Progress
 
@@ -95,6 +96,7 @@ def plan_folds(model_data: Path, task: int, settings: Any) -> Plan:
     when earlier runs of this name had other settings (unless they are overwritten).
     """
     check_image_size(settings.backbone, settings.image_size)
+    check_loggers(settings.log_to)
     k_folds = check_fold_numbers(settings.folds, settings.num_folds)
     weights = weights_in_force(settings.backbone, settings.weights)
     settings = replace(
