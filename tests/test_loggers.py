@@ -88,7 +88,9 @@ def test_one_that_cannot_begin_is_said(tmp_path, monkeypatch):
 
 def test_a_package_that_is_missing_is_said_before_any_work(root, monkeypatch):
     monkeypatch.setitem(loggers.LOGGERS, "wandb", ("not_there", None))
-    with pytest.raises(UserError, match=r"not_there must be installed: .* -m pip install not_there"):
+    with pytest.raises(
+        UserError, match=r"not_there must be installed: .* -m pip install not_there"
+    ):
         seg_train.main(seg_train.Settings(**TINY, epochs=1, log_to=("wandb",)))
     assert not (root / "model_data").exists() and not (root / "data/cache").exists()
 

@@ -12,11 +12,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from misc_utils.errors import UserError
 from misc_utils.files import write_text
-from training.run_folder import Run
+
+if TYPE_CHECKING:  # the scripts list the programs in their help, which is to be quick
+    from training.run_folder import Run
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ class Opened(NamedTuple):
     epochs: int = 0  # that it knows already
 
 
-def _tensorboard(run: Run, key: str | None) -> Opened:
+def _tensorboard(run: "Run", key: str | None) -> Opened:
     """Event files in the run's folder, written anew where a training resumes."""
     from tensorboardX import SummaryWriter
 
@@ -50,7 +52,7 @@ def _tensorboard(run: Run, key: str | None) -> Opened:
     return Opened(write, writer.close)
 
 
-def _mlflow(run: Run, key: str | None) -> Opened:
+def _mlflow(run: "Run", key: str | None) -> Opened:
     """Where MLFLOW_TRACKING_URI says, else in `mlflow.db` beside the runs."""
     from mlflow.tracking import MlflowClient
 
@@ -73,7 +75,7 @@ def _mlflow(run: Run, key: str | None) -> Opened:
     return Opened(write, lambda: client.set_terminated(key), key, epochs)
 
 
-def _wandb(run: Run, key: str | None) -> Opened:
+def _wandb(run: "Run", key: str | None) -> Opened:
     """To an account, or with WANDB_MODE=offline into `wandb` beside the runs."""
     import wandb
 
@@ -91,7 +93,7 @@ def _wandb(run: Run, key: str | None) -> Opened:
 
 
 # {name: (package, how it is opened)}
-LOGGERS: dict[str, tuple[str, Callable[[Run, str | None], Opened]]] = {
+LOGGERS: dict[str, tuple[str, Callable[["Run", str | None], Opened]]] = {
     "tensorboard": ("tensorboardX", _tensorboard),
     "mlflow": ("mlflow", _mlflow),
     "wandb": ("wandb", _wandb),
@@ -114,7 +116,7 @@ class Listeners:
     One that fails is left out from then on, with a warning.
     """
 
-    def __init__(self, names: Sequence[str], run: Run, history: Sequence[Mapping]) -> None:
+    def __init__(self, names: Sequence[str], run: "Run", history: Sequence[Mapping]) -> None:
         self.names, self.run, self.history = names, run, history
         self.opened: dict[str, Opened] = {}
 
