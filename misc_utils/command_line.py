@@ -40,6 +40,7 @@ Limit = Annotated[int | None, tyro.conf.arg(metavar="N")]
 Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT")]
 Paths = tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATH ...")]]
 Runs = Annotated[tuple[str, ...], tyro.conf.arg(metavar="BACKBONE:VERSION ...")]
+Weights = Annotated[str, tyro.conf.arg(metavar="imagenet|none|FILE")]
 KFold = Annotated[int | tuple[int, ...] | Literal["all"], tyro.conf.arg(metavar="all|0 1 2")]
 
 # Lowest and highest value of a number in the settings of any script; None is not checked

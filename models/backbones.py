@@ -175,7 +175,13 @@ def check_image_size(backbone_name: str, image_size: int) -> None:
 
 def weights_in_force(backbone_name: str, weights: str) -> str:
     """What a net really starts from: `none` where there are no ImageNet weights of the backbone."""
-    return weights if backbone(backbone_name).application else "none"
+    known = weights != "imagenet" or backbone(backbone_name).application
+    return weights if known else "none"
+
+
+def names_file(weights: str) -> bool:
+    """Whether `weights` is a weight file of one's own, not a row of WEIGHTS."""
+    return weights.endswith(".weights.h5")
 
 
 def backbone(name: str) -> Backbone:

@@ -16,7 +16,7 @@ import keras
 
 from misc_utils.errors import UserError
 from misc_utils.messages import command
-from models.backbones import KERAS, Backbone, check_image_size, weights_in_force
+from models.backbones import KERAS, Backbone, check_image_size, names_file, weights_in_force
 from models.backbones import backbone as backbone_row
 from models.weights import load_weights
 
@@ -45,14 +45,14 @@ def build_encoder(
     """Build the encoder of a row of BACKBONES for square images of `image_size` pixels.
 
     `weights` "imagenet" reads `<pretrained_dir>/<backbone>_notop.weights.h5`, or lets Keras
-    download the weights if there is no such file; "none" starts from random values. UserError:
-    unknown row or weights, a size that is not a multiple of 32 or too small, ImageNet weights that
-    cannot be found or downloaded.
+    download the weights if there is no such file; "none" starts from random values, and so does
+    a file of one's own, which belongs to the whole net (see training.start). UserError: unknown row
+    or weights, a size that is not a multiple of 32 or too small, ImageNet weights that cannot be
+    found or downloaded.
     """
     row = backbone_row(backbone)
     check_image_size(backbone, image_size)
-    if weights not in WEIGHTS:
-        raise UserError(f"Unknown weights {weights!r}: choose one of {', '.join(WEIGHTS)}.")
+    _check_name(weights)
     image = keras.Input((image_size, image_size, 3), dtype="uint8", name="image")
     # to float32 first, as on uint8 the preprocess_input of some networks overflows
     pixels = keras.layers.Rescaling(1.0, dtype="float32", name="to_float32")(image)
@@ -73,13 +73,24 @@ def build_encoder(
 def check_weights(
     backbone: str, image_size: int, weights: str, pretrained_dir: Path | None
 ) -> None:
-    """UserError unless the weights that build_encoder is to start from are there.
+    """UserError unless the weights that a net is to start from are there.
 
     Without a file they are downloaded now, and kept by Keras: better before hours of other work.
     """
+    _check_name(weights)
+    if names_file(weights) and not Path(weights).is_file():
+        raise UserError(f"--weights {weights}: there is no such file.")
     file = weight_file(backbone_row(backbone), pretrained_dir)
     if weights_in_force(backbone, weights) == "imagenet" and not file.is_file():
         build_encoder(backbone, image_size, weights, pretrained_dir)
+
+
+def _check_name(weights: str) -> None:
+    if weights not in WEIGHTS and not names_file(weights):
+        raise UserError(
+            f"Unknown weights {weights!r}: choose one of {', '.join(WEIGHTS)}, or name a file that "
+            f"ends in .weights.h5."
+        )
 
 
 def constructor(row: Backbone) -> Callable[..., keras.Model]:

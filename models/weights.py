@@ -7,10 +7,12 @@ model's weights set from one (float16 tensors become float32).
 import io
 import math
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import h5py
 import keras
+import numpy as np
 
 from misc_utils.errors import UserError
 from misc_utils.files import partial_file, take_room
@@ -57,12 +59,65 @@ def load_weights(model: keras.Model, path: Path | str) -> None:
             _compare(path, model, expected=_layout(memory), found=found)
             raise ValueError("Keras could not set every tensor")
     except (OSError, KeyError, RuntimeError, ValueError) as error:
-        raise UserError(
-            f"{path}: cannot be read as a weight file (HDF5, {SUFFIX}): {error}. It may be cut off"
-            " or damaged: copy it again, or train again."
-        ) from error
+        raise _damaged(path, error) from error
     for variable, value in zip(bare.weights, values, strict=True):
         variable.assign(value)
+
+
+def load_matching(model: keras.Model, path: Path | str, needed: Iterable[str]) -> list[str]:
+    """Set the layers that the file has under the same name, with the same shapes; those left out.
+
+    Files that save_weights wrote hold the names of layers. A layer that is left out keeps its
+    values. UserError, before anything is changed, where one of the layers `needed` would be left
+    out, or the file is missing or damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such weight file.")
+    try:
+        stored = _layers(path)
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
+        raise _damaged(path, error) from error
+    values, left = {}, []
+    for layer in model.layers:
+        shapes = [tuple(variable.shape) for variable in layer.weights]
+        found = stored.get(layer.name, [])
+        if [value.shape for value in found] == shapes:
+            values[layer.name] = found
+        elif shapes:
+            left.append(layer.name)
+    lacking = [name for name in needed if name in left]
+    if lacking:
+        raise UserError(
+            f"{path}: not of the same backbone as {model.name}: {len(lacking)} of its layers, such "
+            f"as {lacking[0]}, are missing or have other shapes. Choose another file, or "
+            f"--backbone as it was then."
+        )
+    for name, found in values.items():
+        for variable, value in zip(model.get_layer(name).weights, found, strict=True):
+            variable.assign(value)
+    return left
+
+
+def _layers(path: Path) -> dict[str, list[np.ndarray]]:
+    """{name of a layer: its tensors in order} of a file that Keras wrote; floats as float32."""
+    found = {}
+
+    def visit(_: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Group) and "name" in item.attrs and len(item):
+            tensors = [item[key][()] for key in sorted(item, key=int)]
+            found[item.attrs["name"]] = [np.asarray(one, np.float32) for one in tensors]
+
+    with h5py.File(path, "r") as opened:
+        opened.visititems(visit)
+    return found
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"{path}: cannot be read as a weight file (HDF5, {SUFFIX}): {error}. It may be cut off"
+        " or damaged: copy it again, or train again."
+    )
 
 
 def _read(bare: keras.Model, path: Path) -> list | None:

@@ -38,7 +38,9 @@ class Settings:
     preprocess: tuple[Literal[*PREPROCESSING], ...] = ()  # steps on each picture, in this order
     metadata: bool = False  # age, sex and body site as a second input
     image_size: int = 224  # side of the square pictures in pixels, a multiple of 32
-    weights: Literal["imagenet", "none"] = "imagenet"  # where the backbone starts
+    weights: command_line.Weights = (
+        "imagenet"  # where the backbone starts; a file: see docs/guide.md
+    )
     dropout: float = 0.0  # before the dense layer
     regularizer: Literal["l2", "l1", "none"] = "l2"  # of the dense layer
     loss: Literal["auto", *CLASSIFICATION_LOSSES] = "auto"

@@ -33,7 +33,9 @@ class Settings:
     near_copies: bool = False  # images that find_near_copies.py listed count as one lesion
     preprocess: tuple[Literal[*PREPROCESSING], ...] = ()  # steps on each picture, in this order
     image_size: int = 224  # side of the square pictures in pixels, a multiple of 32
-    weights: Literal["imagenet", "none"] = "imagenet"  # where the encoder starts
+    weights: command_line.Weights = (
+        "imagenet"  # where the encoder starts; a file: see docs/guide.md
+    )
     up: Literal["deconv", "upsample", "subpixel"] = "deconv"  # how the decoder enlarges maps
     batch_norm: bool = True  # batch normalisation in the decoder
     loss: Literal["auto", *SEGMENTATION_LOSSES] = "auto"

@@ -35,6 +35,7 @@ FIXED = {
     "classes": "the classes",
     "crops_maker": "what made the crops",
     "precision": "the precision",
+    "weights_sha256": "the file that --weights names",
     "backend": "the backend of Keras",
 }
 WAYS = "Choose another --version, or --overwrite to delete it and train from scratch."

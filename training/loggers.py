@@ -4,6 +4,8 @@ Enters: a run and its history. Leaves: what these programs keep. A package is im
 program is named; a training that resumes goes on in the same place.
 """
 
+from __future__ import annotations
+
 import json
 import logging
 import os
@@ -36,7 +38,7 @@ class Opened(NamedTuple):
     epochs: int = 0  # that it knows already
 
 
-def _tensorboard(run: "Run", key: str | None) -> Opened:
+def _tensorboard(run: Run, key: str | None) -> Opened:
     """Event files in the run's folder, written anew where a training resumes."""
     from tensorboardX import SummaryWriter
 
@@ -52,7 +54,7 @@ def _tensorboard(run: "Run", key: str | None) -> Opened:
     return Opened(write, writer.close)
 
 
-def _mlflow(run: "Run", key: str | None) -> Opened:
+def _mlflow(run: Run, key: str | None) -> Opened:
     """Where MLFLOW_TRACKING_URI says, else in `mlflow.db` beside the runs."""
     from mlflow.tracking import MlflowClient
 
@@ -75,7 +77,7 @@ def _mlflow(run: "Run", key: str | None) -> Opened:
     return Opened(write, lambda: client.set_terminated(key), key, epochs)
 
 
-def _wandb(run: "Run", key: str | None) -> Opened:
+def _wandb(run: Run, key: str | None) -> Opened:
     """To an account, or with WANDB_MODE=offline into `wandb` beside the runs."""
     import wandb
 
@@ -93,7 +95,7 @@ def _wandb(run: "Run", key: str | None) -> Opened:
 
 
 # {name: (package, how it is opened)}
-LOGGERS: dict[str, tuple[str, Callable[["Run", str | None], Opened]]] = {
+LOGGERS: dict[str, tuple[str, Callable[[Run, str | None], Opened]]] = {
     "tensorboard": ("tensorboardX", _tensorboard),
     "mlflow": ("mlflow", _mlflow),
     "wandb": ("wandb", _wandb),
@@ -116,7 +118,7 @@ class Listeners:
     One that fails is left out from then on, with a warning.
     """
 
-    def __init__(self, names: Sequence[str], run: "Run", history: Sequence[Mapping]) -> None:
+    def __init__(self, names: Sequence[str], run: Run, history: Sequence[Mapping]) -> None:
         self.names, self.run, self.history = names, run, history
         self.opened: dict[str, Opened] = {}
 

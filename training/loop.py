@@ -21,8 +21,9 @@ from datasets.dataset import Inputs, Masks
 from datasets.folds import check_fold_numbers
 from datasets.own_folder import resolved
 from datasets.tasks import TASKS, flags, script
+from misc_utils.files import sha256
 from misc_utils.messages import command
-from models.backbones import check_image_size, weights_in_force
+from models.backbones import check_image_size, names_file, weights_in_force
 from models.precision import use_precision
 from models.trained import logits_of
 from models.weights import load_weights
@@ -30,6 +31,7 @@ from training import claim, environment, run_folder
 from training.fit import Start, build_optimizer, fit_fold
 from training.loggers import check_loggers
 from training.run_folder import Run
+from training.start import check_start, start_from
 from training.state import Progress
 
 log = logging.getLogger(__name__)
@@ -61,6 +63,8 @@ class Plan:
         """UserError unless each fold to be trained can be, see run_folder.check_folds."""
         for k_fold in self.k_folds:
             run_folder.check_folds(folds, k_fold)
+        if names_file(self.settings.weights):
+            check_start(Path(self.settings.weights), folds, self.k_folds, self.settings.dataset)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,15 +103,17 @@ def plan_folds(model_data: Path, task: int, settings: Any) -> Plan:
     check_loggers(settings.log_to)
     k_folds = check_fold_numbers(settings.folds, settings.num_folds)
     weights = weights_in_force(settings.backbone, settings.weights)
+    if names_file(weights):
+        weights = str(Path(weights).expanduser().resolve())
     settings = replace(
         settings,
         loss=TASKS[task].loss if settings.loss == "auto" else settings.loss,
         monitor=TASKS[task].monitor if settings.monitor == "auto" else settings.monitor,
         own=resolved(settings.own),
     )
-    if weights != settings.weights:
+    if weights == "none" != settings.weights:
         log.info("%s has no ImageNet weights: it starts from random values", settings.backbone)
-        settings = replace(settings, weights=weights)
+    settings = replace(settings, weights=weights)
     as_dict, overwrite = asdict(settings), settings.overwrite
     claim.check_settings(model_data, task, as_dict, k_folds, overwrite)
     replaced = claim.stamp_runs(model_data, task, as_dict, k_folds) if overwrite else {}
@@ -135,6 +141,8 @@ def train_folds(
         "data_fingerprint": data.inputs.fingerprint,
         **data.facts,
     }
+    if names_file(settings.weights):
+        facts["weights_sha256"] = sha256(Path(settings.weights))
     for k_fold in plan.k_folds:
         with claim.claim_run(
             plan.model_data, plan.task, k_fold, asdict(settings), data.folds, facts, plan.replaced
@@ -171,6 +179,8 @@ class _CompiledNet:
         keras.utils.set_random_seed(settings.seed)
         self.steps = steps
         self.model = build(build_optimizer(settings.learning_rate, settings.schedule, steps))
+        if names_file(settings.weights):
+            start_from(self.model, settings.backbone, Path(settings.weights))
         self.start = Start(self.model)
         self.logits_model = logits_of(self.model)
 
