@@ -272,17 +272,19 @@ def card_of(row: dict) -> dict:
     elif "lesion_share" in row:
         said.append(f"lesion: {100 * row['lesion_share']:.1f} % of the image")
     if row.get("mask_agreement") is not None:
-        said.append(f"agreement of the nets on it: {format_score(row['mask_agreement'])}")
+        score = format_score(row["mask_agreement"])
+        said.append(f"agreement of the networks on its outline (Jaccard index): {score}")
     if row.get("agreement") is not None:
         said.append(
-            f"{100 * row['agreement']:.0f} % of the nets decide so (standard deviation "
-            f"{format_score(row['spread'])})"
+            f"{100 * row['agreement']:.0f} % of the networks agree on this class (standard "
+            f"deviation of its probability: {format_score(row['spread'])})"
         )
     return {
         "name": row["name"],
         "path": row["path"],
         "reason": row.get("reason"),
         "files": row["files"],
+        "found": row.get("lesion_share", 0) > 0,
         "decided": row.get("class"),
         "certainty": round(largest, 4),
         "unlikeness": row.get("unlikeness"),

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 HOSTS = ("127.0.0.1", "localhost")  # names by which this machine calls itself
 MOST_BYTES = 50_000_000  # of an image
+FORM_BYTES = 10_000  # what the form has around it, at most
 MOST_WAITING = 8  # images that are sent or waited for at a time
 SECONDS = 30  # to send one
 MEDIA_TYPES = {".jpg": "image/jpeg", ".png": "image/png"}
@@ -75,7 +76,7 @@ def build_app(
         )
         return HTMLResponse(html, status, headers)
 
-    def show(request: Request) -> Response:
+    async def show(request: Request) -> Response:
         return page(request)
 
     async def ask(request: Request) -> Response:
@@ -87,7 +88,7 @@ def build_app(
                 if wait:
                     await _throw_away(request)
                     again = {"Retry-After": "10"}
-                    said = f"{most_waiting} images are waited for. Try again in a few seconds."
+                    said = f"{most_waiting} images are waiting already. Try again in a few seconds."
                     raise HTTPException(503, said, again)
                 name, content = await _receive(request, most_bytes)
             async with one_at_a_time:
@@ -95,15 +96,20 @@ def build_app(
                     return Response(status_code=499)  # nobody reads it
                 card = await run_in_threadpool(_answer, predictor, name, content)
         except TimeoutError:
-            raise HTTPException(408, f"The image did not come within {seconds:g} s.") from None
+            raise HTTPException(408, f"The image did not arrive within {seconds:g} s.") from None
         except ClientDisconnect:
             return Response(status_code=499)
+        except asyncio.CancelledError:  # by Ctrl-C, which waits for an answer for a while
+            raise HTTPException(503, "The page was closed meanwhile.") from None
         finally:
             sent_or_waiting -= 1
         return page(request, card=card)
 
-    def refused(request: Request, error: HTTPException) -> Response:
-        named = {404: "There is nothing at this address. The page is at /.", 405: "Not here."}
+    async def refused(request: Request, error: HTTPException) -> Response:
+        named = {
+            404: "There is nothing at this address. The page is at /.",
+            405: "This address does not take such requests.",
+        }
         problem = named.get(error.status_code, error.detail)
         return page(request, error.status_code, error.headers, problem=problem)
 
@@ -116,7 +122,8 @@ def build_app(
 
 async def _receive(request: Request, most_bytes: int) -> tuple[str, bytes]:
     """Name and bytes of the image in a form; HTTPException where there is none."""
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+    kind = request.headers.get("content-type", "")
+    if not kind.lower().startswith("multipart/form-data"):
         await _throw_away(request)
         raise HTTPException(415, "Expected the form of this page, with an image.")
 
@@ -125,23 +132,25 @@ async def _receive(request: Request, most_bytes: int) -> tuple[str, bytes]:
         async for part in request.stream():
             count += len(part)
             # all of it is let in, as browsers take an early answer for a broken connection
-            if count <= most_bytes:
+            if count <= most_bytes + FORM_BYTES:
                 yield part
-        if count > most_bytes:
-            limit = f"{most_bytes / 1e6:g} MB"
-            raise HTTPException(413, f"The image is larger than {limit}, the most that is taken.")
+        if count > most_bytes + FORM_BYTES:
+            raise HTTPException(
+                413, f"The image is larger than {most_bytes / 1e6:g} MB, the limit."
+            )
 
     stream = counted()
     try:
         form = await _InMemory(request.headers, stream, max_files=1, max_fields=1).parse()
-    except (MultiPartException, KeyError):
+    except (MultiPartException, KeyError, UnicodeError, LookupError):
         async for _ in stream:
             pass
         raise HTTPException(400, "The form is damaged, or holds more than one image.") from None
     image = form.get("image")
-    if image is None or isinstance(image, str) or not image.size:
+    if image is None or isinstance(image, str) or not (image.size or image.filename):
         raise HTTPException(400, "No image was sent. Choose one.")
-    return image.filename or "image", await image.read()
+    name = (image.filename or "image").encode(errors="replace").decode()
+    return name.replace("%22", '"'), await image.read()  # as browsers write a quotation mark
 
 
 async def _throw_away(request: Request) -> None:
@@ -155,13 +164,15 @@ def _answer(predictor: Predictor, name: str, content: bytes) -> dict:
         image = read_image(content)[0]
     except ValueError as error:
         raise HTTPException(422, f"{name}: {error}") from None
+    except MemoryError:
+        raise HTTPException(422, f"{name}: too large for the memory of this machine") from None
     try:
         said = predictor.predict_batch([image])[0]
         pictures = answers.draw(image, said)
     except Exception:  # whatever it is, the page goes on for the next image
-        log.exception("%s: no answer", name)
+        log.exception("an image was not answered")
         where = "The terminal that this page was started in says why."
-        raise HTTPException(500, f"{name}: the nets could not answer. {where}") from None
+        raise HTTPException(500, f"{name}: the networks could not answer. {where}") from None
     files = {kind: data_uri(drawn, MEDIA_TYPES[end]) for kind, (end, drawn) in pictures.items()}
     row = answers.row_of(PurePath(name).stem, said)
     return answers.card_of(row | {"path": name, "files": files})
@@ -169,7 +180,8 @@ def _answer(predictor: Predictor, name: str, content: bytes) -> dict:
 
 def _is_this_machine(host: str) -> bool:
     """Whether the header Host names this machine, with or without a port."""
-    return host.rpartition(":")[0] in HOSTS or host in HOSTS
+    name, _, port = host.lower().partition(":")
+    return name in HOSTS and (port.isdigit() or name == host.lower())
 
 
 class _Guard:

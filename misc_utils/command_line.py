@@ -97,11 +97,9 @@ def run(
             print(f"error: {message}", file=sys.stderr)
             sys.exit(1)
         except signals.EndedBySignal as error:
-            print(
-                f"ended by {error}; repeat the command to resume, or add --overwrite to start from "
-                f"scratch",
-                file=sys.stderr,
-            )
+            resumes = any(field.name == "overwrite" for field in fields(settings_class))
+            ways = "; repeat the command to resume, or add --overwrite to start from scratch"
+            print(f"ended by {error}{ways if resumes else ''}", file=sys.stderr)
             sys.exit(error.code)
 
 

@@ -1,4 +1,4 @@
-"""A page on this machine that answers for an image that is dropped on it.
+"""A page on this machine that answers for an image that is chosen or dropped.
 
 python3 runs/serve.py
 python3 runs/serve.py --bundle submissions/bundle --port 8080
@@ -7,6 +7,7 @@ It can be reached from this machine alone, keeps nothing and sends nothing elsew
 not for diagnosis.
 """
 
+import logging
 import socket
 import sys
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from misc_utils import command_line
 
 # of uvicorn; names of images are not logged, and headers that a proxy would set are not believed
 SERVER = {
-    "log_level": "warning",
+    "log_level": "error",
     "access_log": False,
     "proxy_headers": False,
     "server_header": False,
@@ -62,6 +63,8 @@ def main(settings: Settings) -> None:
     with bind(settings.port) as listening:
         predictor = load_nets()
         app = build_app(predictor, nets.names)
+
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)  # of damaged forms
 
         # 2 serve until Ctrl-C
         print(f"open http://127.0.0.1:{listening.getsockname()[1]} (Ctrl-C ends it)", flush=True)

@@ -31,8 +31,9 @@ BOUNDARY = "between"
 class Nets:
     """Answers as a Predictor does, in a time of one's choosing; counts how many at once."""
 
-    def __init__(self, seconds=0.0, fail=False):
+    def __init__(self, seconds=0.0, fail=False, found=True, compared=True):
         self.seconds, self.fail = seconds, fail
+        self.found, self.compared = found, compared
         self.now = self.most = self.asked = 0
 
     def predict_batch(self, images):
@@ -46,7 +47,8 @@ class Nets:
         (image,) = images
         height, width = image.shape[:2]
         mask = np.zeros((height, width), np.uint8)
-        mask[height // 4 : height // 2, width // 4 : width // 2] = 255
+        if self.found:
+            mask[height // 4 : height // 2, width // 4 : width // 2] = 255
         from datasets.boxes import bounding_box
 
         return [
@@ -60,7 +62,7 @@ class Nets:
                 "MEL",
                 heat=np.ones((4, 4), np.float32),
                 seen=np.zeros((32, 32, 3), np.uint8),
-                unlikeness=1.5,
+                unlikeness=1.5 if self.compared else None,
             )
         ]
 
@@ -157,7 +159,8 @@ def test_browsers_are_told_to_load_and_frame_nothing(port):
     ("host", "status"),
     [
         ("127.0.0.1", 200),
-        ("localhost:8000", 200),
+        ("LOCALHOST:8000", 200),
+        ("localhost:evil.org", 421),
         ("elsewhere.org", 421),
         ("127.0.0.1.elsewhere.org", 421),
         ("localhost@elsewhere.org", 421),
@@ -184,7 +187,7 @@ def test_forms_of_other_sites_are_refused(port):
         (form(picture()[:400]), {}, 422, "photo.jpg: "),
         (form(b"<script>alert(1)</script>", "x.jpg"), {}, 422, "x.jpg: no picture"),
         (form(picture("PNG", (9000, 9000))), {}, 422, "million pixels"),
-        (form(b""), {}, 400, "No image was sent"),
+        (form(b""), {}, 422, "photo.jpg: the file is empty"),
         (form(picture(), field="other"), {}, 400, "No image was sent"),
         (form(b"", ""), {}, 400, "No image was sent"),
         (b"--between\r\nnonsense", {}, 400, "No image was sent"),
@@ -197,6 +200,32 @@ def test_forms_of_other_sites_are_refused(port):
 def test_what_cannot_be_answered_is_said(port, body, headers, status, said):
     found, _, text = request(port, body=body, **headers)
     assert found == status and said in problem(text)
+
+
+@pytest.mark.parametrize("charset", ["undefined", "unicode_escape", "rot13", "nothing"])
+def test_a_form_of_another_charset_is_answered_or_refused(port, charset):
+    kind = f"Multipart/Form-Data; charset={charset}; boundary={BOUNDARY}"
+    status, headers, _ = request(port, body=form(picture(), "\\ud800.jpg"), Content_Type=kind)
+    assert status in (200, 400) and "content-security-policy" in headers
+
+
+def test_an_image_of_the_most_bytes_is_taken(port):
+    content = picture() + bytes(300_000 - len(picture()))
+    assert request(port, body=form(content))[0] == 200
+    assert request(port, body=form(content + bytes(20_000)))[0] == 413
+
+
+def test_a_name_is_shown_as_it_is(port):
+    _, _, text = request(port, body=form(picture(), "a%22b \u00fc\u202e.jpg"))
+    assert 'id="heading">a&#34;b \u00fc\u202e.jpg<' in text
+
+
+def test_where_no_lesion_is_found_none_is_shown():
+    with served(Nets(found=False, compared=False)) as port:
+        _, _, text = request(port, body=form(picture()))
+    assert "no lesion found" in text and "cropped" not in text and "outlined" not in text
+    assert "Not compared with the training images" in text
+    assert "“Unlike the training images”" not in text
 
 
 def test_a_picture_that_is_a_page_too_is_drawn_anew(port):
@@ -237,7 +266,7 @@ def test_who_sends_slowly_is_told_so_and_holds_nobody_up(port):
         assert request(port, body=form(picture()))[0] == 200
         for one in slow:
             found = one.result()
-            assert found.startswith(b"HTTP/1.1 408") and b"did not come within 1 s" in found
+            assert found.startswith(b"HTTP/1.1 408") and b"did not arrive within 1 s" in found
 
 
 def test_a_size_that_is_not_told_is_counted(port):
@@ -260,7 +289,7 @@ def test_one_image_at_a_time_and_few_wait():
         assert set(found) == {200, 503} and found.count(200) == nets.asked >= 4
         assert nets.most == 1
         _, headers, text = next(one for one in answers if one[0] == 503)
-        assert "4 images are waited for" in problem(text) and headers["retry-after"]
+        assert "4 images are waiting already" in problem(text) and headers["retry-after"]
         assert request(port, body=form(picture()))[0] == 200  # and it goes on
 
 
@@ -285,7 +314,7 @@ def test_a_net_that_fails_is_said_and_the_page_goes_on(caplog):
     with served(nets) as port:
         for _ in range(2):
             status, _, text = request(port, body=form(picture()))
-            assert status == 500 and "photo.jpg: the nets could not answer" in problem(text)
+            assert status == 500 and "photo.jpg: the networks could not answer" in problem(text)
             assert "a net broke" not in text
     assert "a net broke" in caplog.text
 
@@ -321,6 +350,17 @@ def test_nothing_is_kept_and_nothing_leaves_this_machine(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir()) and not written
 
 
+def test_an_end_while_the_networks_are_asked_is_said(monkeypatch, caplog):
+    monkeypatch.setitem(serve.SERVER, "timeout_graceful_shutdown", 0.3)
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        with served(Nets(seconds=1.5)) as port:
+            waiting = threads.submit(request, port, body=form(picture()))
+            time.sleep(0.5)
+        status, _, text = waiting.result()
+    assert status == 503 and problem(text) == "The page was closed meanwhile."
+    assert "Traceback" not in caplog.text
+
+
 def test_a_taken_port_is_said():
     with serve.bind(0) as taken, pytest.raises(UserError, match=r"--port \d+: cannot be used"):
         serve.bind(taken.getsockname()[1])
@@ -341,6 +381,7 @@ def test_the_script_serves_and_ends_by_ctrl_c(trained_root):
         assert status == 200 and "task3_tiny_v0" in text and text.count("<img") == 2
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=20)
-        assert process.returncode == 130 and "Traceback" not in err
+        assert process.returncode == 130 and err.endswith("ended by SIGINT\n")
+        assert "Traceback" not in err
     finally:
         process.kill()
