@@ -202,6 +202,7 @@ def bare_steps(function: Callable, variables: Sequence, batch: tuple, steps: int
 def build_net(net: str, settings: Settings, images: np.ndarray) -> tuple:
     """Compiled net, Batches, class weights (None for a U-Net), by the scripts' default settings."""
     from datasets.batches import Batches
+    from datasets.tasks import TASKS
     from models import classifier, losses, metrics, unet
     from training import fit
 
@@ -214,13 +215,13 @@ def build_net(net: str, settings: Settings, images: np.ndarray) -> tuple:
         labels = np.arange(len(images)) % NUM_CLASSES
         targets = np.eye(NUM_CLASSES, dtype=np.float32)[labels]
         weight = losses.class_weights(labels, NUM_CLASSES, usual.class_weight)
-        loss = losses.classification_loss(usual.loss)
+        loss = losses.classification_loss(TASKS[3].loss)
         scores = metrics.classification_metrics(NUM_CLASSES)
     else:
         usual = seg_train.Settings()
         model = unet.build_segmenter(backbone, **common, up=usual.up, batch_norm=usual.batch_norm)
         targets = (images[..., :1] > 127).astype(np.uint8)
-        loss, scores = losses.segmentation_loss(usual.loss), metrics.segmentation_metrics()
+        loss, scores = losses.segmentation_loss(TASKS[1].loss), metrics.segmentation_metrics()
     optimizer = fit.build_optimizer(usual.learning_rate, usual.schedule, 0)
     model.compile(optimizer, loss, metrics=scores)
     rows, options = np.arange(len(images)), {"seed": usual.seed, "workers": usual.workers}

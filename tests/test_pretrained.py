@@ -50,7 +50,7 @@ def stored(value):
     return np.ascontiguousarray(value.transpose(2, 3, 1, 0)) if value.ndim == 4 else value
 
 
-def checkpoint(tensors, monkeypatch):
+def checkpoint(tensors):
     """The bytes that `torch.save` wrote before PyTorch 1.6; kernels as they come from TensorFlow.
 
     Their numbers lie as (height, width, in, out), and strides say so.
@@ -66,7 +66,6 @@ def checkpoint(tensors, monkeypatch):
     for module, item in ((utils, _rebuild_tensor_v2), (torch, FloatStorage)):
         item.__module__, item.__qualname__ = module.__name__, item.__name__
         setattr(module, item.__name__, item)
-        monkeypatch.setitem(sys.modules, module.__name__, module)
 
     class Storage:
         def __init__(self, key):
@@ -93,20 +92,23 @@ def checkpoint(tensors, monkeypatch):
         pickle.dump(header, stream, protocol=2)
     keys = {name: str(k) for k, name in enumerate(tensors)}
     table = OrderedDict((name, Tensor(keys[name], tensors[name])) for name in tensors)
-    Pickler(stream, protocol=2).dump(table)
+    with pytest.MonkeyPatch.context() as patch:  # a pickler looks for what it names
+        patch.setitem(sys.modules, "torch", torch)
+        patch.setitem(sys.modules, "torch._utils", utils)
+        Pickler(stream, protocol=2).dump(table)
     pickle.dump(sorted(keys.values()), stream, protocol=2)
     for _, name in sorted((key, name) for name, key in keys.items()):
         stream.write(struct.pack("<q", tensors[name].size) + stored(tensors[name]).tobytes())
     return stream.getvalue()
 
 
-def test_a_checkpoint_is_read_and_nothing_else_is_built(monkeypatch):
+def test_a_checkpoint_is_read_and_nothing_else_is_built():
     tensors = {
         "b.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
         "a.bias": np.float32([1.5]),
         "a.weight": np.arange(2 * 3 * 5 * 7, dtype=np.float32).reshape(2, 3, 5, 7),
     }
-    found = pretrained.read_checkpoint(checkpoint(tensors, monkeypatch))
+    found = pretrained.read_checkpoint(checkpoint(tensors))
     assert list(found) == list(tensors)
     for name, value in tensors.items():
         np.testing.assert_array_equal(found[name], value)
@@ -146,7 +148,7 @@ def test_they_come_without_a_top():
 
 
 def test_what_is_fetched_is_what_a_training_starts_from(tmp_path, tensors, monkeypatch, run_script):
-    content = checkpoint(tensors, monkeypatch)
+    content = checkpoint(tensors)
     monkeypatch.setattr(pretrained, "_download_lite0", lambda: content)
     monkeypatch.setenv("ISIC_ROOT", str(tmp_path))
     code, out, err = run_script(fetch_script, "--backbones", "efficientnet_lite0")
