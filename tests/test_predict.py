@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import sys
 import zipfile
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -149,6 +151,22 @@ def test_the_answer_is_that_of_the_other_scripts(at_root, run_script):
         mask = cv2.imread(str(at_root / "submissions/test" / row["files"]["masks"]), -1)
         file = at_root / "submissions/task3_test_masks" / f"{row['name']}_segmentation.png"
         np.testing.assert_array_equal(mask, cv2.imread(str(file), -1))
+
+
+def test_the_notebook_runs(at_root, monkeypatch, capsys):
+    notebook = json.loads((Path(__file__).parents[1] / "docs/predict.ipynb").read_text())
+    monkeypatch.chdir(Path(__file__).parents[1] / "docs")
+    monkeypatch.setattr("sys.path", list(sys.path))
+    names = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            assert not cell["outputs"]
+            exec("".join(cell["source"]), names)
+    assert (
+        names["root"] == at_root and names["prediction"].decided in names["prediction"].probability
+    )
+    said = capsys.readouterr().out
+    assert names["file"].name in said and "unlikeness: " in said
 
 
 def test_only_one_half_and_only_overlays(at_root, mixed, run_script):
