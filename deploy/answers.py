@@ -69,31 +69,35 @@ def answer(
     with ThreadPoolExecutor() as threads:
         left = iter(sources)
         following = list(threads.map(_read, islice(left, settings.batch_size)))
+        written: Iterator[dict] = iter(())
         while following:
             batch = following
             futures = [threads.submit(_read, s) for s in islice(left, settings.batch_size)]
-            good = [
-                (source, digest, image)
-                for source, digest, image in batch
-                if not isinstance(image, str)
-            ]
+            good = [one for one in batch if not isinstance(one[2], str)]
             predictions = []
             if good:
                 images = [image for _, _, image in good]
                 # filled up, so that the nets see batches of one size only
                 images += images[:1] * (settings.batch_size - len(images))
                 predictions = predictor.predict_batch(images)[: len(good)]
+            yield from written  # of the batch before, while the nets were asked for this one
             rows = threads.map(
                 lambda one: _write(result.folder, settings.overlay_only, *one),
                 zip(good, predictions, strict=True),
             )
-            by_name = {row["name"]: row for row in rows}
-            for source, digest, image in batch:
-                row = by_name.get(source.name) or {"name": source.name, "reason": str(image)}
-                row |= {"path": source.shown, "digest": digest, "files": row.get("files", {})}
-                result.journal.add(source.name, row)
-                yield row
+            written = _entered(result, batch, rows)
             following = [future.result() for future in futures]
+        yield from written
+
+
+def _entered(result: ResultFolder, batch: Sequence[tuple], rows: Iterator[dict]) -> Iterator[dict]:
+    """Enter the images of a batch into the journal as soon as their pictures are written."""
+    by_name = {row["name"]: row for row in rows}
+    for source, digest, image in batch:
+        row = by_name.get(source.name) or {"name": source.name, "reason": str(image)}
+        row |= {"path": source.shown, "digest": digest, "files": row.get("files", {})}
+        result.journal.add(source.name, row)
+        yield row
 
 
 def _read(source: Source) -> tuple[Source, str, np.ndarray | str]:

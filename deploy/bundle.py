@@ -188,7 +188,10 @@ def _session(bundle: Bundle, name: str):
     runtime = _import_onnxruntime()
     content = _read(bundle, name)
     try:
-        return runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        options = runtime.SessionOptions()
+        # threads that wait for the next batch leave the processor to those that read and write
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # of kinds that it does not export; the file is the one written
         said = " ".join(str(error).split())[:300]
         raise UserError(

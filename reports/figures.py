@@ -115,4 +115,6 @@ def shrink(image: np.ndarray, longest: int) -> np.ndarray:
     if scale >= 1:
         return image
     height, width = (max(round(scale * side), 1) for side in image.shape[:2])
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    # a third of the time of areas, and so near full size as good
+    way = cv2.INTER_LINEAR if scale > 0.7 else cv2.INTER_AREA
+    return cv2.resize(image, (width, height), interpolation=way)
