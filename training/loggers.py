@@ -125,7 +125,12 @@ class Listeners:
     def begin(self) -> None:
         """Open each, and tell it of epochs it does not know; UserError where one cannot begin."""
         file = self.run.file("logged.json")
-        known = json.loads(file.read_text()) if self.run.resumes and file.exists() else {}
+        try:
+            known = json.loads(file.read_text()) if self.run.resumes and file.exists() else {}
+        except ValueError as error:
+            raise UserError(
+                f"{file}: damaged ({error}). Delete it: a new run begins there."
+            ) from None
         for name in self.names:
             try:
                 self.opened[name] = LOGGERS[name][1](self.run, known.get(name))

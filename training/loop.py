@@ -103,6 +103,8 @@ def plan_folds(model_data: Path, task: int, settings: Any) -> Plan:
     check_loggers(settings.log_to)
     k_folds = check_fold_numbers(settings.folds, settings.num_folds)
     weights = weights_in_force(settings.backbone, settings.weights)
+    if weights != settings.weights:
+        log.info("%s has no ImageNet weights: it starts from random values", settings.backbone)
     if names_file(weights):
         weights = str(Path(weights).expanduser().resolve())
     settings = replace(
@@ -110,10 +112,8 @@ def plan_folds(model_data: Path, task: int, settings: Any) -> Plan:
         loss=TASKS[task].loss if settings.loss == "auto" else settings.loss,
         monitor=TASKS[task].monitor if settings.monitor == "auto" else settings.monitor,
         own=resolved(settings.own),
+        weights=weights,
     )
-    if weights == "none" != settings.weights:
-        log.info("%s has no ImageNet weights: it starts from random values", settings.backbone)
-    settings = replace(settings, weights=weights)
     as_dict, overwrite = asdict(settings), settings.overwrite
     claim.check_settings(model_data, task, as_dict, k_folds, overwrite)
     replaced = claim.stamp_runs(model_data, task, as_dict, k_folds) if overwrite else {}

@@ -13,6 +13,7 @@ import pandas as pd
 
 from datasets.catalogue import DATASETS
 from misc_utils.errors import UserError
+from misc_utils.files import sha256
 from misc_utils.messages import listed
 from models.backbones import backbone, names_file
 from models.weights import load_matching
@@ -42,17 +43,7 @@ def check_start(file: Path, folds: pd.DataFrame, k_folds: Sequence[int], dataset
     Images are compared by their ids, and lesions by theirs; those of an own folder mean something
     in that folder alone. Where it cannot be known what a file was trained on, a warning says so.
     """
-    trained: set[str] = set()
-    behind, unknown = file, None
-    while unknown is None and names_file(str(behind)):
-        try:
-            run = run_folder.read_run(behind.parent / "settings.json")
-            if run.dataset != dataset and not {run.dataset, dataset} <= RELEASED:
-                unknown = behind
-            trained |= run_folder.trained_on(run, run_folder.load_folds(run))
-            behind = Path(run.settings.get("weights", "none"))
-        except UserError:
-            unknown = behind
+    trained, unknown = _images_behind(file, dataset)
     for k_fold in k_folds:
         part = folds.loc[folds["fold"] == k_fold]
         seen = sorted((set(part["image"]) | set(part.get("lesion", ()))) & trained)
@@ -68,3 +59,23 @@ def check_start(file: Path, folds: pd.DataFrame, k_folds: Sequence[int], dataset
             "was, scores will be too good.",
             unknown,
         )
+
+
+def _images_behind(file: Path, dataset: str) -> tuple[set[str], Path | None]:
+    """Ids of images and lesions behind a file, and the first file of which they are not known."""
+    trained: set[str] = set()
+    while True:
+        try:
+            run = run_folder.read_run(file.parent / "settings.json")
+            seen = run_folder.trained_on(run, run_folder.load_folds(run))
+        except UserError:
+            return trained, file
+        if run.dataset != dataset and not {run.dataset, dataset} <= RELEASED:
+            return trained, file
+        trained |= seen
+        if not names_file(run.settings.get("weights", "none")):
+            return trained, None
+        file = Path(run.settings["weights"])
+        # a run that was trained again since is another one
+        if not file.is_file() or sha256(file) != run.record.get("weights_sha256"):
+            return trained, file
