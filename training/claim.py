@@ -52,12 +52,14 @@ def check_settings(
     Looked at are these folds (unless they are overwritten) and the other folds of the same backbone
     and version. Also UserError where the file to start from is to be overwritten.
     """
-    start = Path(settings["weights"]).parent
-    if overwrite and start in (_folder(model_data, task, settings, k).resolve() for k in k_folds):
-        raise UserError(
-            f"--overwrite would delete {settings['weights']}, which --weights is to start from. "
-            f"Choose another --version."
-        )
+    start = settings.get("weights", "none")
+    if overwrite and names_file(start):
+        folders = [_folder(model_data, task, settings, k).resolve() for k in k_folds]
+        if Path(start).parent in folders:
+            raise UserError(
+                f"--overwrite would delete {start}, which --weights is to start from. "
+                f"Choose another --version."
+            )
     for k_fold in () if overwrite else k_folds:
         _find_same(_folder(model_data, task, settings, k_fold), settings)
     _check_other_folds(model_data, task, settings, k_folds)
@@ -99,8 +101,8 @@ def _check_other_folds(model_data: Path, task: int, settings: dict, but: Collect
         if not named or run.k_fold in but or not _holds_an_epoch(run):
             continue
         then = run.settings.get("weights", "none")
-        files = names_file(then) and names_file(settings["weights"])  # each fold has one of its own
-        now = settings | {"weights": then} if files else settings
+        files = names_file(then) and names_file(settings.get("weights", "none"))
+        now = settings | {"weights": then} if files else settings  # each fold has a file of its own
         if different := _different(run.settings, now):
             raise UserError(
                 f"{run.folder}, another fold of the same version, was trained with other settings: "
