@@ -1,3 +1,4 @@
+import contextlib
 import io
 import os
 import shutil
@@ -50,15 +51,16 @@ def trained_root(tmp_path_factory, drawn_data):
             making = shared / "being trained" / "root"
             shutil.copytree(drawn_data, making / "data")
             patch.setenv("ISIC_ROOT", str(making))
-            seg_train.main(seg_train.Settings(**tiny))
-            cls_train.main(cls_train.Settings(**tiny, lesion_view="whole"))
+            draw_nothing(patch)
+            with run_eagerly():
+                seg_train.main(seg_train.Settings(**tiny))
+                cls_train.main(cls_train.Settings(**tiny, lesion_view="whole"))
             making.parent.rename(root.parent)
     return root
 
 
-@pytest.fixture
-def eagerly():
-    """Trainings of two steps, which TensorFlow runs in less time than it takes to trace them."""
+@contextlib.contextmanager
+def run_eagerly():
     import keras
 
     if keras.backend.backend() != "tensorflow":
@@ -71,25 +73,31 @@ def eagerly():
     tensorflow.config.run_functions_eagerly(False)
 
 
-@pytest.fixture(scope="session")
-def one_pixel():
+@pytest.fixture
+def eagerly():
+    """Trainings of two steps, which TensorFlow runs in less time than it takes to trace them."""
+    with run_eagerly():
+        yield
+
+
+def draw_nothing(patch):
+    from matplotlib.figure import Figure
     from PIL import Image
 
     buffer = io.BytesIO()
     Image.new("RGBA", (1, 1)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-@pytest.fixture
-def blank_charts(monkeypatch, one_pixel):
-    """Charts that nobody looks at are built and not drawn, which takes most of an evaluation."""
-    from matplotlib.figure import Figure
 
     def savefig(figure, file, **_):
         write = file.write if hasattr(file, "write") else file.write_bytes
-        write(one_pixel)
+        write(buffer.getvalue())
 
-    monkeypatch.setattr(Figure, "savefig", savefig)
+    patch.setattr(Figure, "savefig", savefig)
+
+
+@pytest.fixture
+def blank_charts(monkeypatch):
+    """Charts that nobody looks at are built and not drawn, which takes most of an evaluation."""
+    draw_nothing(monkeypatch)
 
 
 @pytest.fixture

@@ -292,6 +292,7 @@ def test_isic2019_has_no_masks(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:DataFrame.applymap:FutureWarning")
+@pytest.mark.usefixtures("blank_charts")
 def test_isic2019_through_the_scripts(bare, caplog, capsys):
     caplog.set_level(logging.INFO)
     draw_isic2019(bare / "data", nested=2)
@@ -569,6 +570,7 @@ def test_ph2_that_is_incomplete_is_told(tmp_path):
     assert "lacks IMD008. Add each missing mask" in message(dataset.load_pairs, 1, "training", 32)
 
 
+@pytest.mark.usefixtures("blank_charts")
 def test_ph2_through_the_scripts(bare):
     draw_ph2(bare / "data")
     which = {"dataset": "ph2"}
@@ -719,6 +721,7 @@ def test_ham10000_that_is_incomplete_is_told(tmp_path):
     assert "HAM10000_images_part_2: there is no such folder" in said
 
 
+@pytest.mark.usefixtures("blank_charts")
 def test_ham10000_with_metadata_through_the_scripts(bare):
     draw_ham10000(bare / "data")
     which = {"dataset": "ham10000"}
