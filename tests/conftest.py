@@ -1,11 +1,10 @@
-import contextlib
-import io
 import os
 import shutil
 import sys
 
 import pytest
 from filelock import FileLock
+from quickly import draw_nothing, run_eagerly
 
 
 @pytest.fixture(scope="session")
@@ -59,39 +58,11 @@ def trained_root(tmp_path_factory, drawn_data):
     return root
 
 
-@contextlib.contextmanager
-def run_eagerly():
-    import keras
-
-    if keras.backend.backend() != "tensorflow":
-        yield
-        return
-    import tensorflow
-
-    tensorflow.config.run_functions_eagerly(True)
-    yield
-    tensorflow.config.run_functions_eagerly(False)
-
-
 @pytest.fixture
 def eagerly():
     """Trainings of two steps, which TensorFlow runs in less time than it takes to trace them."""
     with run_eagerly():
         yield
-
-
-def draw_nothing(patch):
-    from matplotlib.figure import Figure
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.new("RGBA", (1, 1)).save(buffer, "PNG")
-
-    def savefig(figure, file, **_):
-        write = file.write if hasattr(file, "write") else file.write_bytes
-        write(buffer.getvalue())
-
-    patch.setattr(Figure, "savefig", savefig)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ import seg_eval
 import seg_predict
 import seg_train
 from PIL import Image
+from quickly import draw_nothing
 
 from misc_utils import command_line
 
@@ -54,6 +55,7 @@ def trained(tmp_path_factory, drawn_data):
     shutil.copytree(drawn_data, root / "data", symlinks=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ISIC_ROOT", str(root))
+        draw_nothing(patch)
         for script, flags in ((seg_train, TRAIN), (seg_predict, TINY), (cls_train, WHOLE)):
             patch.setattr(sys, "argv", [script.__name__, *map(str, flags)])
             command_line.run(script.main, script.Settings, script.__doc__)

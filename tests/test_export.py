@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import predict
 import pytest
+from quickly import draw_nothing
 
 from deploy import answers, bundle, export, load, model_card, onnx_file
 from misc_utils.errors import UserError
@@ -52,6 +53,7 @@ def trained(tmp_path_factory, trained_root):
     root = Path(shutil.copytree(trained_root, tmp_path_factory.mktemp("export") / "root"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ISIC_ROOT", str(root))
+        draw_nothing(patch)
         seg_eval.main(seg_eval.Settings(backbone="tiny", k_fold="all"))
         cls_eval.main(cls_eval.Settings(backbone="tiny", k_fold="all"))
         cls_tune.main(cls_tune.Settings(backbone="tiny", decision_weights=True))

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import seg_predict
 import seg_train
+from quickly import draw_nothing
 from same_results import contents
 
 from misc_utils import command_line, files
@@ -138,6 +139,7 @@ def trained(tmp_path_factory, drawn_data):
     shutil.copytree(drawn_data, root / "data")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ISIC_ROOT", str(root))
+        draw_nothing(patch)
         fold = {"backbone": "tiny", "weights": "none", "image_size": 32, "epochs": 1, "folds": (0,)}
         seg_train.main(seg_train.Settings(**fold))
         cls_train.main(cls_train.Settings(**fold, lesion_view="whole"))

@@ -21,8 +21,11 @@ import seg_train
 from isic_challenge_scoring.classification import ClassificationMetric, ClassificationScore
 from isic_challenge_scoring.segmentation import SegmentationScore
 from PIL import Image
+from quickly import draw_nothing
 
 from training import run_folder
+
+pytestmark = pytest.mark.usefixtures("blank_charts")
 
 TINY = {"backbone": "tiny", "weights": "none", "image_size": 64, "batch_size": 8}
 SEG = TINY | {"num_folds": 2, "epochs": 4, "learning_rate": 5e-3, "workers": 2}
@@ -37,6 +40,7 @@ def chain(tmp_path_factory, drawn_data):
     shutil.copytree(drawn_data, root / "data")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ISIC_ROOT", str(root))
+        draw_nothing(patch)
         seg_train.main(seg_train.Settings(**SEG))
         for k in range(2):
             seg_eval.main(seg_eval.Settings("tiny", k_fold=k))

@@ -19,6 +19,7 @@ import seg_predict
 import seg_train
 import seg_tune
 from PIL import Image
+from quickly import draw_nothing
 
 from evaluation import scores, tuned
 from inference import ensemble
@@ -41,6 +42,7 @@ def trained(tmp_path_factory, drawn_data):
     shutil.copytree(drawn_data, root / "data")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ISIC_ROOT", str(root))
+        draw_nothing(patch)
         seg_train.main(seg_train.Settings(**SEG))
         other = {"version": "b", "image_size": 32, "batch_norm": False, "epochs": 1}
         seg_train.main(seg_train.Settings(**SEG | other))
