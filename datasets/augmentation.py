@@ -1,10 +1,11 @@
-"""One random affine map per sample, applied to image and mask together.
+"""One random affine map per sample, applied to image and mask together; two samples mixed.
 
 Enters: uint8 image (S, S, 3), uint8 mask (S, S, C) or None, a numpy Generator. Leaves: the same
 shapes and dtypes. The image is interpolated linearly, the mask takes the nearest pixel; beyond the
 border the picture is mirrored.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -20,12 +21,18 @@ class Augmentation:
     shift: float = 0.0  # share of the side, uniform in [-shift, shift], each way
     zoom: float = 0.0  # scale uniform in [1 - zoom, 1 + zoom]
     light: float = 0.0  # contrast and brightness per sample, each by up to this share
+    colour: float = 0.0  # red, green and blue, each by up to this share
+    cutout: float = 0.0  # a square of up to this share of the side takes the mean colour
 
 
 AUGMENTATIONS = {
     "none": Augmentation(),
     "affine": Augmentation(flip=True, rotation=180.0, shift=0.1),
     "affine_light": Augmentation(flip=True, rotation=180.0, shift=0.1, zoom=0.1, light=0.1),
+    "strong": Augmentation(flip=True, rotation=180.0, shift=0.1, zoom=0.25, light=0.2, colour=0.1),
+    "strong_cutout": Augmentation(
+        flip=True, rotation=180.0, shift=0.1, zoom=0.25, light=0.2, colour=0.1, cutout=0.4
+    ),
 }
 
 
@@ -69,8 +76,73 @@ def augment(
         contrast, brightness = 1 + random.uniform(-rules.light, rules.light, 2)
         mean = float(image.mean())
         image = cv2.convertScaleAbs(image, alpha=contrast, beta=mean * (brightness - contrast))
+    if rules.colour:
+        gains = 1 + random.uniform(-rules.colour, rules.colour, 3)
+        image = cv2.multiply(image, (*gains, 1.0))  # rounded, at most 255
+    if rules.cutout:
+        image = cut_out(image, rules.cutout, random)
     if mask is not None:
         mask = cv2.warpAffine(
             mask, inverse, (size, size), flags=nearest, borderMode=cv2.BORDER_REFLECT
         ).reshape(mask.shape)  # OpenCV drops the axis of a single channel
     return image, mask
+
+
+def cut_out(image: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
+    """The image (S, S, 3) with a square in its mean colour: Cutout, arXiv 1708.04552.
+
+    Its side is uniform in [0, share * S], its centre anywhere in the image.
+    """
+    size = image.shape[0]
+    half = random.uniform(0, share) * size / 2
+    (top, bottom), (left, right) = (
+        (round(max(centre - half, 0)), round(min(centre + half, size)))
+        for centre in random.uniform(0, size, 2)
+    )
+    image = image.copy()
+    image[top:bottom, left:right] = np.rint(image.mean(axis=(0, 1)))
+    return image
+
+
+# uint8 images (B, S, S, 3), float32 targets (B, C) -> the same, of samples mixed in pairs
+Mix = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
+
+
+def _mixup(
+    images: np.ndarray, targets: np.ndarray, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each image and its target faded into those of another, by a share from Beta(0.2, 0.2)."""
+    share = random.beta(0.2, 0.2, len(images))
+    share = np.maximum(share, 1 - share).astype(np.float32)  # each image is still mostly itself
+    other = random.permutation(len(images))
+    mixed = np.empty_like(images)
+    for i, j in enumerate(other):
+        mixed[i] = cv2.addWeighted(images[i], share[i], images[j], 1 - share[i], 0)
+    weight = share[:, None]
+    return mixed, weight * targets + (1 - weight) * targets[other]
+
+
+def _cutmix(
+    images: np.ndarray, targets: np.ndarray, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Into every second image on average, a box of another is pasted; targets by area."""
+    size = images.shape[1]
+    other = random.permutation(len(images))
+    mixed, weight = images.copy(), np.ones((len(images), 1), np.float32)
+    for i, j in enumerate(other):
+        half = np.sqrt(1 - random.uniform(0, 1)) * size / 2  # its area is uniform
+        y, x = random.uniform(0, size, 2)
+        if random.random() < 0.5:
+            continue
+        top, bottom = round(max(y - half, 0)), round(min(y + half, size))
+        left, right = round(max(x - half, 0)), round(min(x + half, size))
+        mixed[i, top:bottom, left:right] = images[j, top:bottom, left:right]
+        weight[i] = 1 - (bottom - top) * (right - left) / size**2
+    return mixed, weight * targets + (1 - weight) * targets[other]
+
+
+MIXES: dict[str, Mix | None] = {
+    "none": None,
+    "mixup": _mixup,  # arXiv 1710.09412
+    "cutmix": _cutmix,  # arXiv 1905.04899
+}

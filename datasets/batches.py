@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import keras
 import numpy as np
 
-from datasets.augmentation import AUGMENTATIONS, augment
+from datasets.augmentation import AUGMENTATIONS, MIXES, augment
 from datasets.dataset import Masks
 from datasets.metadata import leave_out
 
@@ -37,6 +37,7 @@ class Batches(keras.utils.PyDataset):
         training: True: shuffled in each epoch, and a last batch that is not full is left out (it
             would hold other samples in each epoch); False: in order, with the last batch.
         augmentation: a row of AUGMENTATIONS.
+        mix: a row of MIXES; of images with labels only.
         seed: of order and augmentation.
         metadata: float32 (N, M) that the net takes beside the images; None: it takes none.
         workers: number of threads.
@@ -51,6 +52,7 @@ class Batches(keras.utils.PyDataset):
         *,
         training: bool = False,
         augmentation: str = "none",
+        mix: str = "none",
         seed: int = 0,
         metadata: np.ndarray | None = None,
         workers: int = 2,
@@ -60,7 +62,7 @@ class Batches(keras.utils.PyDataset):
         self.images, self.targets, self.rows = images, targets, np.asarray(rows)
         self.metadata = metadata
         self.batch_size, self.training, self.seed = batch_size, training, seed
-        self.rules = AUGMENTATIONS[augmentation]
+        self.rules, self.mix = AUGMENTATIONS[augmentation], MIXES[mix]
         self.masks = targets.ndim == 4
         self.epoch = 0
         self._threads = ThreadPoolExecutor(max(workers, 1))
@@ -108,5 +110,7 @@ class Batches(keras.utils.PyDataset):
                     targets[sample] = mask
             if metadata is not None:
                 metadata = leave_out(metadata, random)
+            if self.mix is not None:
+                images, targets = self.mix(images, targets, random)
         taken = images if metadata is None else (images, metadata)
         return taken, targets.astype(np.float32)

@@ -5,6 +5,7 @@ can fix is one message on standard error and exit code 1; a wrong flag ends with
 SIGTERM with 143.
 """
 
+import argparse
 import contextlib
 import importlib
 import logging
@@ -12,10 +13,10 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -62,6 +63,11 @@ RANGES = {
     "margin": (0, 10),
     "least_similarity": (0, 1),
     "seed": (0, 2**32 - 1),
+    "split_seed": (0, 2**32 - 1),
+    "weight_decay": (0, 10),
+    "average_weights": (0, 0.99999),
+    "label_smoothing": (0, 0.99),
+    "decoder_filters": (1, 1024),
 }
 
 
@@ -81,12 +87,19 @@ def check_numbers(settings: object, before: str = "--") -> None:
 
 
 def run(
-    main: Callable, settings_class: type, description: str | None, needs_keras: bool = True
+    main: Callable,
+    settings_class: type,
+    description: str | None,
+    needs_keras: bool = True,
+    recipes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-    """Parse the command line, call `main` with the settings, end the process on errors."""
+    """Parse the command line, call `main` with the settings, end the process on errors.
+
+    With `recipes` {name: {setting: value}} there is a flag --recipe, which changes defaults.
+    """
     with streams.unfailing():
         try:
-            _run(main, settings_class, description, needs_keras)
+            _run(main, settings_class, description, needs_keras, recipes or {})
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(1)
@@ -103,10 +116,16 @@ def run(
             sys.exit(error.code)
 
 
-def _run(main: Callable, settings_class: type, description: str | None, needs_keras: bool) -> None:
+def _run(
+    main: Callable,
+    settings_class: type,
+    description: str | None,
+    needs_keras: bool,
+    recipes: Mapping[str, Mapping[str, Any]],
+) -> None:
     # tyro joins lines; the commands of a docstring get paragraphs of their own
     apart = re.sub(r"(?<!\n)\n(?=python3 )", "\n\n", description or "")
-    settings = tyro.cli(settings_class, description=apart)
+    settings = parse(settings_class, sys.argv[1:], apart, recipes)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for name in ("jax", "tensorflow", "absl", "h5py", "PIL", "matplotlib"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -115,6 +134,27 @@ def _run(main: Callable, settings_class: type, description: str | None, needs_ke
         if needs_keras:
             import_keras()
         main(settings)
+
+
+def parse(
+    settings_class: type,
+    arguments: Sequence[str],
+    description: str = "",
+    recipes: Mapping[str, Mapping[str, Any]] = {},
+) -> Any:
+    """The settings that these arguments of a command line say; SystemExit for a wrong flag."""
+    chosen: Mapping[str, Any] = {}
+    if recipes:
+        named = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        named.add_argument("--recipe", choices=recipes)
+        found, arguments = named.parse_known_args(arguments)
+        chosen = recipes[found.recipe] if found.recipe else {}
+        description = (
+            f"{description.strip()}\n\n--recipe {{{','.join(recipes)}}}: defaults that were "
+            f"measured together; other flags still win. With --help it shows what it sets."
+        )
+    default = {"default": settings_class(**chosen)} if chosen else {}
+    return tyro.cli(settings_class, args=arguments, description=description, **default)
 
 
 def import_keras() -> None:

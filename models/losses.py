@@ -74,24 +74,53 @@ def _binary_crossentropy_jaccard() -> Any:
     return binary_crossentropy_jaccard
 
 
+def _binary_crossentropy_lovasz() -> Any:
+    from keras import ops
+
+    crossentropy = _binary_crossentropy()
+
+    def binary_crossentropy_lovasz(truth: Any, probability: Any) -> Any:
+        """Cross-entropy of each image and the Lovasz extension of its Jaccard loss, (B,).
+
+        Errors |truth - probability| of all pixels of an image, largest first, are weighted by what
+        each adds to 1 - Jaccard when it joins the wrong pixels (Berman et al., arXiv 1705.08790).
+        """
+        size = truth.shape[1] * truth.shape[2] * truth.shape[3]
+        wanted = ops.reshape(truth, (-1, size))
+        errors = ops.abs(wanted - ops.reshape(probability, (-1, size)))
+        order = ops.argsort(-errors, axis=-1)
+        errors, wanted = (ops.take_along_axis(x, order, axis=-1) for x in (errors, wanted))
+        lesion = ops.sum(wanted, axis=-1, keepdims=True)
+        both = lesion - ops.cumsum(wanted, axis=-1)
+        either = lesion + ops.cumsum(1.0 - wanted, axis=-1)
+        jaccard = 1.0 - both / ops.maximum(either, 1.0)
+        before = ops.pad(jaccard[:, :-1], ((0, 0), (1, 0)))
+        lovasz = ops.sum(errors * ops.stop_gradient(jaccard - before), axis=-1)
+        return ops.mean(crossentropy(truth, probability), axis=(1, 2)) + lovasz
+
+    return binary_crossentropy_lovasz
+
+
 def _binary_focal() -> Any:
     import keras
 
     return _with_nan(partial(keras.losses.binary_focal_crossentropy, gamma=2.0))
 
 
-def _categorical_crossentropy() -> Any:
+def _categorical_crossentropy(label_smoothing: float) -> Any:
     import keras
 
-    return keras.losses.CategoricalCrossentropy(name="categorical_crossentropy")
+    return keras.losses.CategoricalCrossentropy(
+        label_smoothing=label_smoothing, name="categorical_crossentropy"
+    )
 
 
-def _categorical_focal() -> Any:
+def _categorical_focal(label_smoothing: float) -> Any:
     import keras
 
     # alpha is one factor for all classes; classes are balanced by CLASS_WEIGHTS
     return keras.losses.CategoricalFocalCrossentropy(
-        alpha=0.25, gamma=2.0, name="categorical_focal"
+        alpha=0.25, gamma=2.0, label_smoothing=label_smoothing, name="categorical_focal"
     )
 
 
@@ -100,10 +129,11 @@ SEGMENTATION_LOSSES: dict[str, Callable[[], Any]] = {
     "dice": _dice,
     "binary_crossentropy_dice": _binary_crossentropy_dice,
     "binary_crossentropy_jaccard": _binary_crossentropy_jaccard,
+    "binary_crossentropy_lovasz": _binary_crossentropy_lovasz,
     "binary_focal": _binary_focal,  # Lin et al. 2017, arXiv 1708.02002
 }
 
-CLASSIFICATION_LOSSES: dict[str, Callable[[], Any]] = {
+CLASSIFICATION_LOSSES: dict[str, Callable[[float], Any]] = {
     "categorical_crossentropy": _categorical_crossentropy,
     "categorical_focal": _categorical_focal,  # Lin et al. 2017, arXiv 1708.02002
 }
@@ -121,9 +151,12 @@ def segmentation_loss(name: str) -> Any:
     return choose(SEGMENTATION_LOSSES, name, "segmentation loss")()
 
 
-def classification_loss(name: str) -> Any:
-    """Loss of row `name` of CLASSIFICATION_LOSSES; UserError if there is none."""
-    return choose(CLASSIFICATION_LOSSES, name, "classification loss")()
+def classification_loss(name: str, label_smoothing: float = 0.0) -> Any:
+    """Loss of row `name` of CLASSIFICATION_LOSSES; UserError if there is none.
+
+    `label_smoothing` 0..1 of each label is spread over all classes.
+    """
+    return choose(CLASSIFICATION_LOSSES, name, "classification loss")(label_smoothing)
 
 
 def class_weights(labels: np.ndarray, num_classes: int, how: str) -> dict[int, float]:

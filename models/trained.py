@@ -11,7 +11,7 @@ import keras
 
 from models.classifier import build_classifier
 from models.precision import use_precision
-from models.unet import build_segmenter
+from models.unet import FINEST_FILTERS, build_segmenter
 from models.weights import load_weights
 
 
@@ -29,6 +29,9 @@ def load_segmenter(settings: Mapping, file: Path, channels: int = 1) -> keras.Mo
         weights="none",
         up=settings["up"],
         batch_norm=settings["batch_norm"],
+        decoder_filters=settings.get(
+            "decoder_filters", FINEST_FILTERS
+        ),  # earlier runs have no such
         channels=channels,
     )
     load_weights(model, file)

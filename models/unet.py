@@ -18,7 +18,7 @@ from models.encoder import BATCH_NORM_MOMENTUM, build_encoder
 Tensor = Any
 
 FINEST_FILTERS = 32
-MOST_FILTERS = 512
+MOST_TIMES = 16  # so many times the filters of the finest level a coarse one has
 
 
 def _deconv(x: Tensor, filters: int, name: str) -> Tensor:
@@ -57,13 +57,14 @@ def build_segmenter(
     pretrained_dir: Path | None = None,
     up: str = "deconv",
     batch_norm: bool = True,
+    decoder_filters: int = FINEST_FILTERS,
     channels: int = 1,
 ) -> keras.Model:
     """Build the U-Net of a row of BACKBONES, not compiled.
 
-    Level i of the decoder has image_size / 2**i pixels and min(32 * 2**i, 512) filters.
-    `up` is a row of UPS, `batch_norm` concerns the decoder alone, the rest as in `build_encoder`.
-    Channels do not exclude one another: each has a sigmoid of its own.
+    Level i of the decoder has image_size / 2**i pixels and `decoder_filters` * min(2**i, 16)
+    filters. `up` is a row of UPS, `batch_norm` concerns the decoder alone, the rest as in
+    `build_encoder`. Channels do not exclude one another: each has a sigmoid of its own.
     UserError: unknown row, impossible size, no weights.
     """
     enlarge = choose(UPS, up, "way up")
@@ -71,7 +72,7 @@ def build_segmenter(
     skips = dict(encoder.skips)
     x = _fit_size(encoder.bottom, image_size >> encoder.bottom_level, "bottom")
     for level in reversed(range(encoder.bottom_level)):
-        filters = min(FINEST_FILTERS * 2**level, MOST_FILTERS)
+        filters = decoder_filters * min(2**level, MOST_TIMES)
         name = f"decoder{level}"
         x = enlarge(x, filters, f"{name}_up")
         if level in skips:

@@ -9,13 +9,14 @@ from typing import Literal
 
 import paths  # isort: skip  (the repository on sys.path)
 
-from datasets.augmentation import AUGMENTATIONS
+from datasets.augmentation import AUGMENTATIONS, MIXES
 from datasets.own_settings import NOT_TOLD, OwnFolder
 from datasets.preprocessing import PREPROCESSING
 from misc_utils import command_line
 from models.backbones import BACKBONES
 from models.losses import CLASS_WEIGHTS, CLASSIFICATION_LOSSES
 from training.loggers import LOGGERS
+from training.recipes import CLASSIFICATION
 
 
 @dataclass(frozen=True)
@@ -38,19 +39,24 @@ class Settings:
     preprocess: tuple[Literal[*PREPROCESSING], ...] = ()  # steps on each picture, in this order
     metadata: bool = False  # age, sex and body site as a second input
     image_size: int = 224  # side of the square pictures in pixels, a multiple of 32
-    weights: command_line.Weights = (
-        "imagenet"  # where the backbone starts; a file: see docs/guide.md
-    )
+    weights: command_line.Weights = "imagenet"
+    """where the backbone starts; a file: see docs/guide.md"""
     dropout: float = 0.0  # before the dense layer
     regularizer: Literal["l2", "l1", "none"] = "l2"  # of the dense layer
     loss: Literal["auto", *CLASSIFICATION_LOSSES] = "auto"
     """what training minimises; auto: categorical_focal"""
+    label_smoothing: float = 0.0  # share of each label that is spread over all classes
     class_weight: Literal[*CLASS_WEIGHTS] = "balanced"  # weight of each class in the loss
     augmentation: Literal[*AUGMENTATIONS] = "affine"  # random flips, rotation, shifts ...
+    mix: Literal[*MIXES] = "none"  # mixup, cutmix: two images become one, and so do their labels
     batch_size: int = 16  # images per step
     patience: command_line.Limit = None  # stop after N epochs without a better one by the monitor
     epochs: int = 30  # passes over the training images
     learning_rate: float = 1e-4  # of Adam, at its highest
+    weight_decay: float = 0.0  # above 0: AdamW instead of Adam
+    average_weights: float = 0.0
+    """share that a moving average of the weights keeps at each step, such as 0.998; it is what is
+    scored and kept; 0: none"""
     schedule: Literal["plateau", "cosine"] = "plateau"  # how the learning rate falls
     plateau_factor: float = 0.25  # plateau: factor when val_loss stops falling
     plateau_patience: int = 2  # plateau: epochs without progress before it falls
@@ -58,6 +64,7 @@ class Settings:
     monitor: Literal["auto", "val_loss", "val_balanced_accuracy", "val_accuracy"] = "auto"
     """the weights of the epoch that is best by this are kept; auto: val_loss"""
     seed: int = 42  # governs split, start weights, order and augmentation
+    split_seed: command_line.Limit = None  # governs the split alone; None: as --seed
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU
     workers: int = 4  # threads that read and augment batches
     log_to: tuple[Literal[*LOGGERS], ...] = ()  # programs that are told of each epoch
@@ -103,7 +110,8 @@ def train(plan, dataset) -> None:
     classes, num_classes = dataset.classes, len(dataset.classes)
     lesions = dataset.load_lesions(image_ids, 3, settings.near_copies)
     limited = limit_labels(labels, settings.limit)
-    split = settings.num_folds, settings.seed
+    split_seed = settings.seed if settings.split_seed is None else settings.split_seed
+    split = settings.num_folds, split_seed
     folds = split_lesions(limited, lesions, *split, classes, dataset.group)
     plan.check_folds(folds)  # before the first image is decoded
     sites = None
@@ -142,7 +150,7 @@ def train(plan, dataset) -> None:
             dropout=settings.dropout,
             regularizer=settings.regularizer,
         )
-        loss = classification_loss(settings.loss)
+        loss = classification_loss(settings.loss, settings.label_smoothing)
         model.compile(optimizer, loss, metrics=classification_metrics(num_classes))
         return model
 
@@ -167,4 +175,4 @@ def train(plan, dataset) -> None:
 
 
 if __name__ == "__main__":
-    command_line.run(main, Settings, __doc__)
+    command_line.run(main, Settings, __doc__, recipes=CLASSIFICATION)

@@ -16,6 +16,7 @@ from misc_utils import command_line
 from models.backbones import BACKBONES
 from models.losses import SEGMENTATION_LOSSES
 from training.loggers import LOGGERS
+from training.recipes import SEGMENTATION
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,11 @@ class Settings:
     near_copies: bool = False  # images that find_near_copies.py listed count as one lesion
     preprocess: tuple[Literal[*PREPROCESSING], ...] = ()  # steps on each picture, in this order
     image_size: int = 224  # side of the square pictures in pixels, a multiple of 32
-    weights: command_line.Weights = (
-        "imagenet"  # where the encoder starts; a file: see docs/guide.md
-    )
+    weights: command_line.Weights = "imagenet"
+    """where the encoder starts; a file: see docs/guide.md"""
     up: Literal["deconv", "upsample", "subpixel"] = "deconv"  # how the decoder enlarges maps
     batch_norm: bool = True  # batch normalisation in the decoder
+    decoder_filters: int = 32  # of its finest level; coarser ones have up to 16 times as many
     loss: Literal["auto", *SEGMENTATION_LOSSES] = "auto"
     """what training minimises; auto: binary_crossentropy, for Task 2 binary_crossentropy_jaccard"""
     augmentation: Literal[*AUGMENTATIONS] = "affine"  # random flips, rotation, shifts ...
@@ -45,6 +46,10 @@ class Settings:
     patience: command_line.Limit = None  # stop after N epochs without a better one by the monitor
     epochs: int = 35  # passes over the training images
     learning_rate: float = 1e-3  # of Adam, at its highest
+    weight_decay: float = 0.0  # above 0: AdamW instead of Adam
+    average_weights: float = 0.0
+    """share that a moving average of the weights keeps at each step, such as 0.998; it is what is
+    scored and kept; 0: none"""
     schedule: Literal["plateau", "cosine"] = "plateau"  # how the learning rate falls
     plateau_factor: float = 0.5  # plateau: factor when val_loss stops falling
     plateau_patience: int = 2  # plateau: epochs without progress before it falls
@@ -53,6 +58,7 @@ class Settings:
     """the weights of the epoch that is best by this are kept; auto: val_threshold_jaccard, for Task
     2 val_jaccard"""
     seed: int = 42  # governs split, start weights, order and augmentation
+    split_seed: command_line.Limit = None  # governs the split alone; None: as --seed
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU
     workers: int = 4  # threads that read and augment batches
     log_to: tuple[Literal[*LOGGERS], ...] = ()  # programs that are told of each epoch
@@ -84,7 +90,8 @@ def main(settings: Settings) -> None:
     size = settings.image_size
     image_ids = limit_images(dataset.list_images(task, "training"), settings.limit)
     lesions = dataset.load_lesions(image_ids, task, settings.near_copies)
-    folds = split_images(image_ids, settings.num_folds, settings.seed, lesions)
+    split_seed = settings.seed if settings.split_seed is None else settings.split_seed
+    folds = split_images(image_ids, settings.num_folds, split_seed, lesions)
     plan.check_folds(folds)  # before the first image is decoded
     images, masks = dataset.load_pairs(task, "training", size, settings.preprocess)
     inputs = Inputs(images)
@@ -100,6 +107,7 @@ def main(settings: Settings) -> None:
             pretrained_dir=paths.pretrained_dir(),
             up=settings.up,
             batch_norm=settings.batch_norm,
+            decoder_filters=settings.decoder_filters,
             channels=len(channels),
         )
         metrics = segmentation_metrics(len(channels))
@@ -124,4 +132,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    command_line.run(main, Settings, __doc__)
+    command_line.run(main, Settings, __doc__, recipes=SEGMENTATION)

@@ -138,3 +138,16 @@ def test_batches_are_made_ahead_and_not_of_another_epoch():
     _ = batches[0], batches[1]
     batches.set_epoch(1)
     assert (batches[0][0] != first[0]).any()
+
+
+def test_images_of_a_batch_are_mixed_while_training_only():
+    options = {"training": True, "seed": 3, "mix": "mixup"}
+    batches = Batches(IMAGES, LABELS, np.arange(16), 8, **options)
+    images, targets = batches[0]
+    again = Batches(IMAGES, LABELS, np.arange(16), 8, **options)[0]
+    assert (images == again[0]).all() and (targets == again[1]).all()
+    plain = Batches(IMAGES, LABELS, np.arange(16), 8, training=True, seed=3)[0]
+    assert (images != plain[0]).any() and targets.sum(axis=1) == pytest.approx(1)
+    assert ((targets > 0.01) & (targets < 0.99)).any()
+    held_out = Batches(IMAGES, LABELS, np.arange(16), 8, mix="mixup")[0]
+    assert (held_out[0] == IMAGES[:8]).all() and (held_out[1] == LABELS[:8]).all()

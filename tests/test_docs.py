@@ -19,6 +19,8 @@ def names_of(settings):
     names = {field.name for field in dataclasses.fields(settings)}
     if "own" in names:
         names = names - {"own"} | {field.name for field in dataclasses.fields(OwnFolder)}
+    if "epochs" in names:  # of a training script
+        names.add("recipe")
     return names
 
 

@@ -37,6 +37,10 @@ DICE = ((1 - 2.8 / 4) + (1 - 1 / 3)) / 2
 # pixels of both images together: (1.4 + .5 + 1) / (3 + 4 - 1.9 + 1)
 JACCARD = 1 - 2.9 / 6.1
 
+# image 1: errors .4 .4 .2 .2, of lesion, skin, lesion, skin: 1 - Jaccard grows from 0 to 1/2, 2/3,
+# 1, 1; image 2: all errors are .5
+LOVASZ = ((0.4 * 1 / 2 + 0.4 * 1 / 6 + 0.2 * 1 / 3) + 0.5) / 2
+
 
 def test_segmentation_losses_by_hand():
     # (1 - p)^2 * crossentropy of each pixel
@@ -46,6 +50,7 @@ def test_segmentation_losses_by_hand():
         "dice": DICE,
         "binary_crossentropy_dice": CROSSENTROPY + DICE,
         "binary_crossentropy_jaccard": CROSSENTROPY + JACCARD,
+        "binary_crossentropy_lovasz": CROSSENTROPY + LOVASZ,
         "binary_focal": focal / 2,
     }
     assert list(SEGMENTATION_LOSSES) == list(expected)
@@ -148,3 +153,21 @@ def test_class_weights_and_focal_change_a_real_training_step():
     np.testing.assert_allclose(same, plain, atol=1e-6)
     for one, other in [(weighted, plain), (focal, plain), (both, focal), (both, weighted)]:
         assert np.abs(one - other).max() > 1e-4
+
+
+def test_lovasz_of_a_mask_is_its_jaccard_loss():
+    """That is what it extends: to probabilities between 0 and 1."""
+    random = np.random.default_rng(0)
+    truth, said = (random.integers(0, 2, (5, 8, 8, 1)).astype("float32") for _ in range(2))
+    both, either = (truth * said).sum((1, 2, 3)), np.maximum(truth, said).sum((1, 2, 3))
+    lovasz = value(segmentation_loss("binary_crossentropy_lovasz"), truth, said)
+    lovasz -= value(segmentation_loss("binary_crossentropy"), truth, said)
+    assert lovasz == pytest.approx((1 - both / either).mean(), abs=1e-5)
+
+
+def test_smoothed_labels_by_hand():
+    """A tenth of the label goes to the two classes alike: .95 and .05."""
+    truth, probability = np.array([[1.0, 0.0]], "float32"), np.array([[0.8, 0.2]], "float32")
+    expected = -(0.95 * math.log(0.8) + 0.05 * math.log(0.2))
+    found = value(classification_loss("categorical_crossentropy", 0.1), truth, probability)
+    assert found == pytest.approx(expected, rel=1e-5)

@@ -31,6 +31,8 @@ TRAIN = ("--backbone", "tiny", "--weights", "none", "--image-size", 32, "--batch
 SEG = (*TRAIN, "--no-batch-norm", "--num-folds", 2, "--plateau-patience", 1, "--epochs", 3)
 # dropout: the state of its random numbers has to go on as well
 CLS = (*TRAIN, "--num-folds", 2, "--epochs", 3, "--lesion-view", "whole", "--dropout", 0.3)
+# and so does the average of the weights
+CLS = (*CLS, "--average-weights", 0.9, "--weight-decay", 0.01, "--mix", "cutmix")
 RUNS = Path(__file__).resolve().parents[1] / "runs"
 
 

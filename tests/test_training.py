@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from misc_utils.errors import UserError
+from models.weights import load_weights
 from training import environment, fit, run_folder
 from training.state import Progress, load_state, save_state
 
@@ -62,6 +63,46 @@ def test_cosine_rises_then_falls_to_zero():
     rate = fit.build_optimizer(1e-3, "cosine", 1000)._learning_rate
     values = [float(rate(step)) for step in (0, 50, 525, 1000)]
     assert values == pytest.approx([0, 1e-3, 5e-4, 0], abs=1e-6)
+
+
+def test_weights_decay_but_for_biases_and_norms():
+    """AdamW takes learning rate * decay of a weight that has no gradient."""
+    layers = [keras.Input((2,)), keras.layers.Dense(2), keras.layers.BatchNormalization()]
+    model = keras.Sequential(layers)
+    model.compile(fit.build_optimizer(0.1, "plateau", 0, weight_decay=0.5), "mse")
+    before = {v.path: v.numpy() for v in model.trainable_variables}
+    model.optimizer.apply(
+        [keras.ops.zeros_like(v) for v in model.trainable_variables], model.trainable_variables
+    )
+    for variable in model.trainable_variables:
+        factor = 0.95 if variable.name == "kernel" else 1.0
+        assert variable.numpy() == pytest.approx(factor * before[variable.path])
+    assert type(fit.build_optimizer(0.1, "plateau", 0)) is keras.optimizers.Adam
+
+
+def test_the_average_of_the_weights_is_scored_and_saved(tmp_path):
+    """One weight w, loss w: each step of Adam moves it by the learning rate, from 1 on."""
+    x, y = np.ones((4, 1), np.float32), np.zeros((4, 1), np.float32)
+    layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
+    model = keras.Sequential([keras.Input((1,)), layer])
+    optimizer = fit.build_optimizer(0.1, "plateau", 0, average_weights=0.5)
+    model.compile(optimizer, loss=lambda truth, said: keras.ops.mean(said))
+    averaged, file, weights = fit.Averaged(), tmp_path / "a.weights.h5", []
+
+    def save(epoch, logs):
+        averaged.save(file)
+        weights.append(float(layer.kernel.numpy()[0, 0]))
+
+    callbacks = [averaged, keras.callbacks.LambdaCallback(on_epoch_end=save)]
+    history = model.fit(
+        x, y, batch_size=2, validation_data=(x, y), epochs=2, callbacks=callbacks, verbose=0
+    )
+    # weights .9 .8 | .7 .6; their average: .9, then half of the way each time
+    assert weights == pytest.approx([0.8, 0.6], abs=1e-4)
+    assert history.history["val_loss"] == pytest.approx([0.85, 0.6875], abs=1e-4)
+    layer.kernel.assign([[0.0]])
+    load_weights(model, file)
+    assert float(layer.kernel.numpy()[0, 0]) == pytest.approx(0.6875, abs=1e-4)
 
 
 def flat_model():

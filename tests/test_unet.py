@@ -228,3 +228,9 @@ def test_tiny_learns_a_disc_from_scratch():
     predicted = as_numpy(model(images.astype("uint8"))) > 0.5
     jaccard = (predicted & (masks > 0)).sum() / (predicted | (masks > 0)).sum()
     assert jaccard > 0.8
+
+
+def test_filters_of_the_decoder_are_those_asked_for():
+    model = build_segmenter("unet", image_size=64, weights="none", decoder_filters=4)
+    for level, filters in enumerate((4, 8, 16, 32)):
+        assert model.get_layer(f"decoder{level}_conv1").filters == filters

@@ -26,14 +26,65 @@ from training.state import Progress, load_state, save_state
 log = logging.getLogger(__name__)
 
 
-def build_optimizer(learning_rate: float, schedule: str, steps: int) -> keras.optimizers.Optimizer:
-    """Adam. `plateau`: constant until a callback lowers it; `cosine`: down to zero over `steps`."""
+def build_optimizer(
+    learning_rate: float,
+    schedule: str,
+    steps: int,
+    weight_decay: float = 0.0,
+    average_weights: float = 0.0,
+) -> keras.optimizers.Optimizer:
+    """Adam, or AdamW (arXiv 1711.05101) with a `weight_decay` above 0, of kernels only.
+
+    Schedule `plateau`: constant until a callback lowers it; `cosine`: up from zero in the first
+    twentieth of `steps`, then down to zero. `average_weights` above 0: a moving average of the
+    weights is kept, of which each step leaves this share.
+    """
     if schedule == "cosine":
         warm_up = steps // 20
         learning_rate = keras.optimizers.schedules.CosineDecay(
             0.0, max(steps - warm_up, 1), warmup_target=learning_rate, warmup_steps=max(warm_up, 1)
         )
-    return keras.optimizers.Adam(learning_rate)
+    options = {"use_ema": True, "ema_momentum": average_weights} if average_weights else {}
+    if not weight_decay:
+        return keras.optimizers.Adam(learning_rate, **options)
+    optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay, **options)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
+class Averaged(keras.callbacks.Callback):
+    """Validation sees the moving average of the weights, and `save` writes it.
+
+    Training itself goes on with the weights. Statistics of batch normalisation are moving averages
+    already, and stay.
+    """
+
+    def swap(self) -> None:
+        """Exchange the weights and their average."""
+        optimizer = self.model.optimizer
+        pairs = zip(
+            self.model.trainable_variables, optimizer._model_variables_moving_average, strict=True
+        )
+        for variable, average in pairs:
+            value = variable.numpy().copy()
+            variable.assign(average)
+            average.assign(value)
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        """To the average."""
+        self.swap()
+
+    def on_test_end(self, logs: dict | None = None) -> None:
+        """Back to the weights."""
+        self.swap()
+
+    def save(self, file: Path) -> None:
+        """Write the net with the average as its weights."""
+        self.swap()
+        try:
+            save_weights(self.model, file)
+        finally:
+            self.swap()
 
 
 class Start:
@@ -170,10 +221,16 @@ def fit_fold(
     out_of_patience).
 
     The run was begun (claim.begin_run); `train` has a `set_epoch`; class_weight is {class index:
-    weight in the loss}. Raises UserError when a loss is no longer a number, or the state is
+    weight in the loss}. With average_weights above 0, what is scored and kept is the moving average
+    of the weights. Raises UserError when a loss is no longer a number, or the state is
     damaged; EndedBySignal.
     """
     settings, progress, save = run.settings, Progress(), partial(save_weights, model)
+    extra = []
+    if settings.get("average_weights"):
+        averaged = Averaged()
+        averaged.set_model(model)
+        save, extra = averaged.save, [averaged]
     start.restore()  # and no new global seed, which would make TensorFlow optimise its graphs again
     if run.resumes:
         progress = load_state(run.state, start.variables)
@@ -195,6 +252,7 @@ def fit_fold(
                 class_weight=class_weight,
                 shuffle=False,  # the batches do it, as a function of the seed
                 callbacks=[
+                    *extra,
                     *build_callbacks(train, run, progress, start.variables, save),
                     keras.callbacks.LambdaCallback(on_train_batch_end=end, on_test_batch_end=end),
                 ],

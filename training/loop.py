@@ -178,7 +178,14 @@ class _CompiledNet:
     def __init__(self, settings: Any, build: Build, steps: int) -> None:
         keras.utils.set_random_seed(settings.seed)
         self.steps = steps
-        self.model = build(build_optimizer(settings.learning_rate, settings.schedule, steps))
+        optimizer = build_optimizer(
+            settings.learning_rate,
+            settings.schedule,
+            steps,
+            settings.weight_decay,
+            settings.average_weights,
+        )
+        self.model = build(optimizer)
         if names_file(settings.weights):
             start_from(self.model, settings.backbone, Path(settings.weights))
         self.start = Start(self.model)
@@ -201,6 +208,7 @@ def _batches(settings: Any, data: TrainingData, k_fold: int) -> tuple[Batches, B
         )
 
     train = {"augmentation": settings.augmentation, "seed": settings.seed, "training": True}
+    train |= {"mix": getattr(settings, "mix", "none")}  # masks are not mixed
     return (
         batches(run_folder.training_images(data.folds, k_fold), **train),
         batches(run_folder.held_out_images(data.folds, k_fold)),
