@@ -20,6 +20,12 @@ Batch = tuple[np.ndarray | tuple[np.ndarray, np.ndarray], np.ndarray]
 AHEAD = 8  # at most so many batches are made in advance
 
 
+def steps_per_epoch(images: int, batch_size: int, training: bool) -> int:
+    """How many batches so many images make; see Batches on the last one."""
+    full = images // batch_size
+    return full if training and full else -(-images // batch_size)
+
+
 class Batches(keras.utils.PyDataset):
     """Batches of a training or validation part; worker threads read and augment them in advance.
 
@@ -78,10 +84,7 @@ class Batches(keras.utils.PyDataset):
             self._ahead = {}
 
     def __len__(self) -> int:
-        full = len(self.rows) // self.batch_size
-        if self.training and full:
-            return full
-        return -(-len(self.rows) // self.batch_size)
+        return steps_per_epoch(len(self.rows), self.batch_size, self.training)
 
     def __getitem__(self, index: int) -> Batch:
         with self._lock:

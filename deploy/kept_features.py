@@ -47,7 +47,7 @@ def keep_features(
     """
     import keras
 
-    pooled = keras.Model(model.inputs, model.get_layer("fc1").input)
+    pooled = keras.Model(model.input, model.get_layer("fc1").input)
     parts = (
         run_folder.training_images(folds, run.k_fold),
         run_folder.held_out_images(folds, run.k_fold),

@@ -41,6 +41,7 @@ class Settings:
     image_size: int = 224  # side of the square pictures in pixels, a multiple of 32
     weights: command_line.Weights = "imagenet"
     """where the backbone starts; a file: see docs/guide.md"""
+    freeze: bool = False  # train the layers behind the encoder alone; it sees each image once
     dropout: float = 0.0  # before the dense layer
     regularizer: Literal["l2", "l1", "none"] = "l2"  # of the dense layer
     loss: Literal["auto", *CLASSIFICATION_LOSSES] = "auto"
@@ -91,6 +92,7 @@ def train(plan, dataset) -> None:
     from datasets.folds import limit_labels, split_lesions
     from deploy.kept_features import keep_features
     from inference import kept_logits
+    from misc_utils.errors import UserError
     from models.classifier import build_classifier
     from models.encoder import check_weights
     from models.losses import class_weights, classification_loss
@@ -103,6 +105,11 @@ def train(plan, dataset) -> None:
     check_weights(settings.backbone, settings.image_size, settings.weights, paths.pretrained_dir())
 
     check_steps(settings.preprocess, moved=settings.lesion_view == "whole")
+    if settings.freeze and (settings.augmentation, settings.mix) != ("none", "none"):
+        raise UserError(
+            "--freeze: the encoder sees each image once, so nothing can be augmented or mixed. Add "
+            "--augmentation none --mix none."
+        )
 
     # 2 data
     image_ids = list(dataset.list_images(3, "training"))
@@ -139,8 +146,8 @@ def train(plan, dataset) -> None:
     data = TrainingData(inputs, targets, folds, facts)
 
     # 3 net, loss and metrics
-    def build(optimizer):
-        model = build_classifier(
+    def build():
+        return build_classifier(
             settings.backbone,
             image_size=settings.image_size,
             weights=settings.weights,
@@ -150,15 +157,16 @@ def train(plan, dataset) -> None:
             dropout=settings.dropout,
             regularizer=settings.regularizer,
         )
+
+    def compile_net(model, optimizer):
         loss = classification_loss(settings.loss, settings.label_smoothing)
         model.compile(optimizer, loss, metrics=classification_metrics(num_classes))
-        return model
 
     def weights_of(rows):
         return class_weights(label[rows], num_classes, settings.class_weight)
 
     # 4 train each fold; keep what its best weights say of the images it held out
-    with closing(train_folds(plan, data, build, weights_of)) as trained_folds:
+    with closing(train_folds(plan, data, build, compile_net, weights_of)) as trained_folds:
         for fold in trained_folds:
             charts.write_history(fold.run.file("history.png"), fold.run.name, fold.progress.columns)
             kept_logits.keep_held_out(fold, inputs, settings.batch_size)

@@ -99,8 +99,8 @@ def main(settings: Settings) -> None:
     data = TrainingData(inputs, masks, folds, facts)
 
     # 3 net, loss and metrics
-    def build(optimizer):
-        model = build_segmenter(
+    def build():
+        return build_segmenter(
             settings.backbone,
             image_size=size,
             weights=settings.weights,
@@ -110,12 +110,13 @@ def main(settings: Settings) -> None:
             decoder_filters=settings.decoder_filters,
             channels=len(channels),
         )
+
+    def compile_net(model, optimizer):
         metrics = segmentation_metrics(len(channels))
         model.compile(optimizer, segmentation_loss(settings.loss), metrics=metrics)
-        return model
 
     # 4 train each fold; keep what its best weights say of the images it held out
-    with closing(train_folds(plan, data, build)) as trained_folds:
+    with closing(train_folds(plan, data, build, compile_net)) as trained_folds:
         for fold in trained_folds:
             charts.write_history(fold.run.file("history.png"), fold.run.name, fold.progress.columns)
             kept_logits.keep_held_out(fold, inputs, settings.batch_size)

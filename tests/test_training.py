@@ -1,13 +1,14 @@
 import csv
 import math
 import subprocess
+from functools import partial
 
 import keras
 import numpy as np
 import pytest
 
 from misc_utils.errors import UserError
-from models.weights import load_weights
+from models.weights import load_weights, save_weights
 from training import environment, fit, run_folder
 from training.state import Progress, load_state, save_state
 
@@ -87,10 +88,11 @@ def test_the_average_of_the_weights_is_scored_and_saved(tmp_path):
     model = keras.Sequential([keras.Input((1,)), layer])
     optimizer = fit.build_optimizer(0.1, "plateau", 0, average_weights=0.5)
     model.compile(optimizer, loss=lambda truth, said: keras.ops.mean(said))
-    averaged, file, weights = fit.Averaged(), tmp_path / "a.weights.h5", []
+    averaged, file, weights = fit.Averaged(model), tmp_path / "a.weights.h5", []
+    save_average = averaged.saving(partial(save_weights, model))
 
     def save(epoch, logs):
-        averaged.save(file)
+        save_average(file)
         weights.append(float(layer.kernel.numpy()[0, 0]))
 
     callbacks = [averaged, keras.callbacks.LambdaCallback(on_epoch_end=save)]

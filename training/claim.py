@@ -29,7 +29,7 @@ FREE = ("folds", "workers", "overwrite", "epochs", "own", "log_to")
 # What settings that earlier code did not have were, in effect
 ADDED = {"dataset": DEFAULT, "preprocess": [], "metadata": False, "patience": None}
 ADDED |= {"weight_decay": 0.0, "average_weights": 0.0, "split_seed": None}
-ADDED |= {"label_smoothing": 0.0, "mix": "none", "decoder_filters": 32}
+ADDED |= {"label_smoothing": 0.0, "mix": "none", "decoder_filters": 32, "freeze": False}
 # What else must be the same to resume: key of settings.json -> its name in a message
 FIXED = {
     "data_fingerprint": "the images in data/ (or their crops)",

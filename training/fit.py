@@ -53,11 +53,15 @@ def build_optimizer(
 
 
 class Averaged(keras.callbacks.Callback):
-    """Validation sees the moving average of the weights, and `save` writes it.
+    """Validation sees the moving average of the weights, and `saving` writes it.
 
     Training itself goes on with the weights. Statistics of batch normalisation are moving averages
     already, and stay.
     """
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__()
+        self.set_model(model)
 
     def swap(self) -> None:
         """Exchange the weights and their average."""
@@ -78,13 +82,17 @@ class Averaged(keras.callbacks.Callback):
         """Back to the weights."""
         self.swap()
 
-    def save(self, file: Path) -> None:
-        """Write the net with the average as its weights."""
-        self.swap()
-        try:
-            save_weights(self.model, file)
-        finally:
+    def saving(self, save: Callable[[Path], None]) -> Callable[[Path], None]:
+        """What writes a file as `save` does, with the average as the weights."""
+
+        def save_average(file: Path) -> None:
             self.swap()
+            try:
+                save(file)
+            finally:
+                self.swap()
+
+        return save_average
 
 
 class Start:
@@ -211,6 +219,7 @@ def fit_fold(
     run: Run,
     class_weight: Mapping[int, float] | None = None,
     verbose: int = 2,
+    whole: keras.Model | None = None,
 ) -> Progress:
     """Train a compiled net as the settings of its run say, or resume from the state in its folder.
 
@@ -221,16 +230,15 @@ def fit_fold(
     out_of_patience).
 
     The run was begun (claim.begin_run); `train` has a `set_epoch`; class_weight is {class index:
-    weight in the loss}. With average_weights above 0, what is scored and kept is the moving average
-    of the weights. Raises UserError when a loss is no longer a number, or the state is
-    damaged; EndedBySignal.
+    weight in the loss}; `whole` is the net that `model` is a part of, whose weights are kept. With
+    average_weights above 0, what is scored and kept is the moving average of the weights. Raises
+    UserError when a loss is no longer a number, or the state is damaged; EndedBySignal.
     """
-    settings, progress, save = run.settings, Progress(), partial(save_weights, model)
+    settings, progress, save = run.settings, Progress(), partial(save_weights, whole or model)
     extra = []
     if settings.get("average_weights"):
-        averaged = Averaged()
-        averaged.set_model(model)
-        save, extra = averaged.save, [averaged]
+        extra = [Averaged(model)]
+        save = extra[0].saving(save)
     start.restore()  # and no new global seed, which would make TensorFlow optimise its graphs again
     if run.resumes:
         progress = load_state(run.state, start.variables)

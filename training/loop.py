@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from datasets.batches import Batches
+from datasets.batches import Batches, steps_per_epoch
 from datasets.dataset import Inputs, Masks
 from datasets.folds import check_fold_numbers
 from datasets.own_folder import resolved
@@ -29,6 +29,7 @@ from models.trained import logits_of
 from models.weights import load_weights
 from training import claim, environment, run_folder
 from training.fit import Start, build_optimizer, fit_fold
+from training.frozen import features_of, head_of
 from training.loggers import check_loggers
 from training.run_folder import Run
 from training.start import check_start, start_from
@@ -36,8 +37,9 @@ from training.state import Progress
 
 log = logging.getLogger(__name__)
 
-# optimizer -> the compiled net
-Build = Callable[[keras.optimizers.Optimizer], keras.Model]
+Build = Callable[[], keras.Model]  # the net, not compiled
+# gives a net, or the head of one, its optimiser, loss and metrics
+Compile = Callable[[keras.Model, keras.optimizers.Optimizer], None]
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ def train_folds(
     plan: Plan,
     data: TrainingData,
     build: Build,
+    compile_net: Compile,
     class_weight: Callable[[np.ndarray], Mapping[int, float]] | None = None,
 ) -> Iterator[TrainedFold]:
     """Train the folds of a plan one after another; each is locked until the next is asked for.
@@ -131,9 +134,10 @@ def train_folds(
     A fold that is finished, or that another process trains, is skipped. Close the iterator, so that
     the lock goes when the caller fails.
 
-    `build` is called once for all folds (with the `cosine` schedule, whose steps are part of the
-    net, once more where a fold has other steps); `class_weight` takes the rows to train on, int
-    (n,), and gives {class index: weight in the loss}. UserError as in claim_run and fit_fold.
+    `build` and `compile_net` are called once for all folds (with the `cosine` schedule, whose steps
+    are part of the net, once more where a fold has other steps); `class_weight` takes the rows to
+    train on, int (n,), and gives {class index: weight in the loss}. With the setting `freeze` the
+    head alone is trained, on features of the encoder. UserError as in claim_run and fit_fold.
     """
     settings, net = plan.settings, None
     facts = environment.describe() | {
@@ -149,12 +153,15 @@ def train_folds(
         ) as run:
             if run is None:
                 continue
-            train, held_out = _batches(settings, data, k_fold)
-            # folds differ in their steps by one per epoch at most
-            steps = len(train) * settings.epochs if settings.schedule == "cosine" else 0
+            steps = _steps(settings, data.folds, k_fold)
             if net is None or net.steps != steps:
-                net = _CompiledNet(settings, build, steps)
+                net = _CompiledNet(settings, build, compile_net, steps)
             claim.begin_run(run, data.folds)
+            taken = data.inputs.images.array
+            if net.frozen:
+                name = f"{settings.backbone}_{settings.image_size}"
+                taken = features_of(net.whole, taken, plan.model_data / "features", name)
+            train, held_out = _batches(settings, data, k_fold, taken)
             counts = f"{len(train.rows)} images to train on, {len(held_out.rows)} held out"
             size = f"{net.model.count_params():,} parameters"
             log.info(f"{run.name}: {counts}, {size}, on {facts['device']}")
@@ -166,16 +173,20 @@ def train_folds(
                 run,
                 class_weight=class_weight and class_weight(train.rows),
                 verbose=1 if sys.stdout.isatty() else 2,  # a progress bar, or a line per epoch
+                whole=net.whole,
             )
-            load_weights(net.model, run.weights)
+            load_weights(net.whole, run.weights)
             image_ids = run_folder.held_out_images(data.folds, k_fold)
             yield TrainedFold(run, net.logits_model, image_ids, progress)
 
 
 class _CompiledNet:
-    """One net for all folds, so that it is traced and compiled once."""
+    """One net for all folds, so that it is traced and compiled once.
 
-    def __init__(self, settings: Any, build: Build, steps: int) -> None:
+    `model` is what is trained: the `whole` net, or its head where the encoder is frozen.
+    """
+
+    def __init__(self, settings: Any, build: Build, compile_net: Compile, steps: int) -> None:
         keras.utils.set_random_seed(settings.seed)
         self.steps = steps
         optimizer = build_optimizer(
@@ -185,22 +196,35 @@ class _CompiledNet:
             settings.weight_decay,
             settings.average_weights,
         )
-        self.model = build(optimizer)
+        self.whole = self.model = build()
+        self.frozen = getattr(settings, "freeze", False)  # segmenters cannot be
         if names_file(settings.weights):
-            start_from(self.model, settings.backbone, Path(settings.weights))
+            start_from(self.whole, settings.backbone, Path(settings.weights))
+        if self.frozen:
+            self.model = head_of(self.whole)
+        compile_net(self.model, optimizer)
         self.start = Start(self.model)
-        self.logits_model = logits_of(self.model)
+        self.logits_model = logits_of(self.whole)
 
 
-def _batches(settings: Any, data: TrainingData, k_fold: int) -> tuple[Batches, Batches]:
-    """Batches to train on, and of the images held out."""
+def _steps(settings: Any, folds: pd.DataFrame, k_fold: int) -> int:
+    """Of the whole training, where the schedule depends on them; else 0."""
+    if settings.schedule != "cosine":
+        return 0
+    images = len(run_folder.training_images(folds, k_fold))
+    return steps_per_epoch(images, settings.batch_size, training=True) * settings.epochs
+
+
+def _batches(
+    settings: Any, data: TrainingData, k_fold: int, taken: np.ndarray
+) -> tuple[Batches, Batches]:
+    """Batches to train on, and of the images held out; `taken` are the images or their features."""
 
     def batches(image_ids: list[str], **training) -> Batches:
-        images = data.inputs.images
         return Batches(
-            images.array,
+            taken,
             data.targets,
-            images.rows(image_ids),
+            data.inputs.images.rows(image_ids),
             settings.batch_size,
             metadata=data.inputs.metadata,
             workers=settings.workers,
