@@ -60,6 +60,7 @@ class Settings:
     seed: int = 42  # governs split, start weights, order and augmentation
     split_seed: command_line.Limit = None  # governs the split alone; None: as --seed
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU
+    devices: command_line.Devices = 1  # that share each batch; all: all there are; jax only
     workers: int = 4  # threads that read and augment batches
     log_to: tuple[Literal[*LOGGERS], ...] = ()  # programs that are told of each epoch
     overwrite: bool = False  # delete runs of these folds and train from scratch

@@ -80,7 +80,10 @@ def test_a_run_with_a_frozen_encoder_is_a_run(root, run_script, eagerly, blank_c
             for name in layers
             if len(layers[name]["vars"])
         }
-    assert {name for name, equal in same.items() if not equal} == {"dense", "dense_1"}  # fc1, logits
+    assert {name for name, equal in same.items() if not equal} == {
+        "dense",
+        "dense_1",
+    }  # fc1, logits
     assert len(same) > 5
     code, out, err = run_script(cls_eval, "--backbone", "tiny")
     assert code == 0, err

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 # These settings shape neither net nor data nor optimisation; epochs are compared on their own.
 # Where images lie is none of it either: what they show is, see FIXED.
-FREE = ("folds", "workers", "overwrite", "epochs", "own", "log_to")
+FREE = ("folds", "workers", "overwrite", "epochs", "own", "log_to", "devices")
 # What settings that earlier code did not have were, in effect
 ADDED = {"dataset": DEFAULT, "preprocess": [], "metadata": False, "patience": None}
 ADDED |= {"weight_decay": 0.0, "average_weights": 0.0, "split_seed": None}

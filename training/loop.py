@@ -24,6 +24,7 @@ from datasets.tasks import TASKS, flags, script
 from misc_utils.files import sha256
 from misc_utils.messages import command
 from models.backbones import check_image_size, names_file, weights_in_force
+from models.devices import choose_devices, use_devices
 from models.precision import use_precision
 from models.trained import logits_of
 from models.weights import load_weights
@@ -103,6 +104,7 @@ def plan_folds(model_data: Path, task: int, settings: Any) -> Plan:
     """
     check_image_size(settings.backbone, settings.image_size)
     check_loggers(settings.log_to)
+    choose_devices(settings.devices, settings.batch_size)
     k_folds = check_fold_numbers(settings.folds, settings.num_folds)
     weights = weights_in_force(settings.backbone, settings.weights)
     if weights != settings.weights:
@@ -140,7 +142,10 @@ def train_folds(
     head alone is trained, on features of the encoder. UserError as in claim_run and fit_fold.
     """
     settings, net = plan.settings, None
+    devices = choose_devices(settings.devices, settings.batch_size)
+    use_devices(devices)
     facts = environment.describe() | {
+        "devices": max(len(devices), 1),
         "precision": use_precision(settings.precision),
         "data_fingerprint": data.inputs.fingerprint,
         **data.facts,
@@ -164,7 +169,8 @@ def train_folds(
             train, held_out = _batches(settings, data, k_fold, taken)
             counts = f"{len(train.rows)} images to train on, {len(held_out.rows)} held out"
             size = f"{net.model.count_params():,} parameters"
-            log.info(f"{run.name}: {counts}, {size}, on {facts['device']}")
+            where = ", ".join(devices) or facts["device"]
+            log.info(f"{run.name}: {counts}, {size}, on {where}")
             progress = fit_fold(
                 net.model,
                 net.start,
