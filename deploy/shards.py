@@ -99,6 +99,28 @@ def begin(
     return Parts(folder, listing, maker_of(made_by), made_by["settings"]["masks"])
 
 
+def find_begun(submissions: Path, name: str) -> tuple[Parts, dict, int]:
+    """The parts of results that were begun, what makes them, and into how many shards.
+
+    UserError where there are none.
+    """
+    record = provenance.record_of(submissions, name)
+    if not record.exists():
+        raise UserError(f"{record}: there is no such file. Name what predict_archive.py wrote.")
+    noted = provenance.read_record(record)
+    made_by, shards = noted["made_by"], noted["summary"].get("shards")
+    if shards is None or "listing" not in made_by:
+        raise UserError(f"{record}: no record of an archive. Name what predict_archive.py wrote.")
+    listing = read_listing(submissions / name / LISTING)
+    if listing.sha256 != made_by["listing"]["sha256"]:
+        raise UserError(
+            f"{listing.file}: not the listing that {record} names. Delete it and repeat the "
+            f"command of predict_archive.py: the archive is listed again."
+        )
+    parts = Parts(submissions / name, listing, maker_of(made_by), made_by["settings"]["masks"])
+    return parts, made_by, shards
+
+
 def reopen(parts: Parts) -> None:
     """Say that the results are not complete, as parts of them are about to be made."""
     submissions, name = parts.folder.parent, parts.folder.name
