@@ -4,7 +4,8 @@ python3 benchmarks/archive.py
 python3 benchmarks/archive.py --numbers 1000 5000 --kills 10 --folder /scratch
 
 Draws images, trains tiny nets and exports them (--bundle names other nets). For each number one
-process answers for all of it: time of an image, peak memory, files. Then the largest number is
+process answers for all of it: time of an image (that of the processor without what a run of 1000
+images takes, as other work on the machine changes it less), peak memory, files. Then the largest number is
 answered for by shards whose processes are killed at random moments and started again, and the table
 must be the same, row by row. Prints tables and writes JSON.
 """
@@ -58,12 +59,18 @@ def main(settings: Settings) -> None:
         said = {"machine": machine(), "settings": {k: str(v) for k, v in vars(settings).items()}}
 
         # 1 growing numbers, in turn
-        rows = []
+        few = measure(root, bundle, FOLDER, settings.part_size)
+        rows = [few]
         for turn in range(settings.rounds):
             for number in settings.numbers:
                 if number != largest or turn == settings.rounds - 1:
-                    rows.append(measure(root, bundle, number, settings.part_size))
-                    print(line(rows[-1]), flush=True)
+                    row = measure(root, bundle, number, settings.part_size)
+                    more = row["cpu_seconds"] - few["cpu_seconds"]
+                    row["cpu_ms_an_image"] = 1000 * more / (number - FOLDER)
+                    rows.append(row)
+                    if len(rows) == 2:
+                        print(f"| {' | '.join(row)} |\n|{'---|' * len(row)}")
+                    print(line(row), flush=True)
         said["growth"] = rows
 
         # 2 kills
@@ -128,6 +135,7 @@ def measure(root: Path, bundle: Path, number: int, part_size: int) -> dict:
         "images": number,
         "ms_an_image": 1000 / rate,
         "seconds_in_all": answered["seconds"],
+        "cpu_seconds": answered["cpu_seconds"],
         "peak_rss_mb": answered["peak_rss_mb"],
         "merge_seconds": merged["seconds"],
         "merge_peak_rss_mb": merged["peak_rss_mb"],
@@ -152,7 +160,9 @@ def run(root: Path, script: str, *flags: str) -> dict:
     if process.returncode:
         raise SystemExit(f"{script} ended with {process.returncode}: {out}")
     seconds = time.monotonic() - start
-    return {"out": out, "seconds": seconds, "peak_rss_mb": usage.ru_maxrss / 1000}
+    cpu = usage.ru_utime + usage.ru_stime
+    peak = usage.ru_maxrss / 1000
+    return {"out": out, "seconds": seconds, "cpu_seconds": cpu, "peak_rss_mb": peak}
 
 
 def begin(root: Path, script: str, *flags: str) -> subprocess.Popen:

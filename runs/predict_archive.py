@@ -77,6 +77,8 @@ def main(settings: Settings) -> dict[str, int]:
     begun = shards.begin(
         submissions, settings.name, opened, made_by, shard.count, settings.overwrite
     )
+    if opened.left_out:
+        print(f"{opened.left_out} files with other endings are left out")
     with shards.claimed(begun, shard) as numbers:
         waiting = [number for number in numbers if not begun.is_whole(number)]
         total, left = (sum(map(begun.listing.size, some)) for some in (numbers, waiting))
