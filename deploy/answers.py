@@ -104,7 +104,10 @@ def draw(
 
 
 def outlined(image: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """The image with the outline of its lesion; a tiny one made larger, as lines have a width."""
+    """An image (H, W, 3) with the outline of its mask (H, W), at most SIDE pixels high and wide.
+
+    A tiny one is made larger, as lines have a width.
+    """
     times = SIDE // max(image.shape[:2])
     if times > 1:
         image = cv2.resize(image, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC)

@@ -27,7 +27,6 @@ from deploy.shards import Shard
 from misc_utils.errors import UserError
 from misc_utils.files import partial_file, write_text
 from misc_utils.messages import listed
-from reports.figures import outline
 from reports.pages import embed, format_share, render
 
 ROWS = 50_000  # of a row group of the table
@@ -265,6 +264,6 @@ def _picture(parts: Parts, archive: Archive | None, row: dict) -> str:
         if parts.masks:
             with tarfile.open(parts.file(number, ".tar")) as tar:
                 mask = read_mask(tar.extractfile(mask_name(row["name"])).read())
-        return embed(outline(image, None, mask, SIDE), SIDE)
+        return embed(answers.outlined(image, mask), SIDE)
     except (UserError, OSError, ValueError):
         return ""

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -181,4 +181,6 @@ def in_work(submissions: Path, name: str) -> list[tuple[int, int]]:
 
 
 def _one_at_a_time(submissions: Path, name: str):
-    return locked(submissions, f"{name}_claim", f"another process begins {name}: waiting for it")
+    return locked(
+        submissions, f"{name}_claim", f"{name}: waiting for a process that lists its images"
+    )
