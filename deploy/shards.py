@@ -74,7 +74,7 @@ def begin(
     folder = submissions / name
     with _one_at_a_time(submissions, name):
         if overwrite:
-            check_idle(submissions, name)
+            _check_idle(submissions, name)
             provenance.remove(submissions, name)
         record, file = provenance.record_of(submissions, name), folder / LISTING
         noted = {}
@@ -143,7 +143,7 @@ def claimed(parts: Parts, shard: Shard) -> Iterator[range]:
     with ExitStack() as stack:
         if numbers:
             with _one_at_a_time(submissions, name):
-                for first, last in in_work(submissions, name):
+                for first, last in _in_work(submissions, name):
                     if first <= numbers[-1] and numbers[0] <= last:
                         raise UserError(
                             f"{parts.folder}: another process makes the parts {first} to {last}, "
@@ -159,7 +159,12 @@ def claimed(parts: Parts, shard: Shard) -> Iterator[range]:
 
 def check_idle(submissions: Path, name: str) -> None:
     """UserError while a process makes parts of the results `name`."""
-    if at_work := in_work(submissions, name):
+    with _one_at_a_time(submissions, name):
+        _check_idle(submissions, name)
+
+
+def _check_idle(submissions: Path, name: str) -> None:
+    if at_work := _in_work(submissions, name):
         first, last = at_work[0]
         raise UserError(
             f"{submissions / name}: a process makes the parts {first} to {last} of it. Wait until "
@@ -167,8 +172,11 @@ def check_idle(submissions: Path, name: str) -> None:
         )
 
 
-def in_work(submissions: Path, name: str) -> list[tuple[int, int]]:
-    """First and last part of each shard that a process makes now."""
+def _in_work(submissions: Path, name: str) -> list[tuple[int, int]]:
+    """First and last part of each shard that a process makes now.
+
+    It takes their locks for a moment, so whoever calls it has seen to it that nobody else does.
+    """
     found = []
     for file in sorted((submissions / ".locks").glob(f"{name}_parts-*-*.lock")):
         try:
@@ -180,7 +188,6 @@ def in_work(submissions: Path, name: str) -> list[tuple[int, int]]:
     return found
 
 
-def _one_at_a_time(submissions: Path, name: str):
-    return locked(
-        submissions, f"{name}_claim", f"{name}: waiting for a process that lists its images"
-    )
+def _one_at_a_time(submissions: Path, name: str) -> AbstractContextManager:
+    said = f"{name}: waiting for a process that lists its images"
+    return locked(submissions, f"{name}_claim", said)

@@ -41,6 +41,7 @@ Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT")]
 Paths = tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATH ...")]]
 Archive = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="PATH")]]
 Runs = Annotated[tuple[str, ...], tyro.conf.arg(metavar="BACKBONE:VERSION ...")]
+Shard = Annotated[str | None, tyro.conf.arg(metavar="I/N")]
 Weights = Annotated[str, tyro.conf.arg(metavar="imagenet|none|FILE")]
 KFold = Annotated[int | tuple[int, ...] | Literal["all"], tyro.conf.arg(metavar="all|0 1 2")]
 

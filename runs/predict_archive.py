@@ -27,7 +27,7 @@ class Settings:
 
     archive: command_line.Archive  # a folder, .tar (also .gz, .bz2, .xz), .zip, .csv or .parquet
     image_column: str = "path"  # of a table: holds the path of each image, from its folder on
-    shard: str | None = None  # i/n: make share i of n, from 1/n to n/n; None: all of them
+    shard: command_line.Shard = None  # i/n: make share i of n, from 1/n to n/n; None: all of them
     segmenter: str | None = None
     """finds the lesion: backbone:version, several joined by +; None: the one that was trained"""
     classifier: str | None = None  # tells the class, named alike

@@ -1,6 +1,7 @@
 """predict_archive.py and merge_archive.py, with nets that are a line of numpy."""
 
 import csv
+import json
 import os
 import shutil
 import sys
@@ -296,9 +297,29 @@ def test_a_damaged_part_is_noticed_and_made_again(nets, photos, tmp_path, run_sc
     code, _, err = run_script(merge_archive)
     assert code == 1 and f"part-000002.{ending}: damaged" in err and "Repeat the command" in err
     nets.asked = 0
-    answer_and_merge(photos)
-    assert nets.asked == 8 < asked and rows_of(tmp_path) == rows
-    assert file.read_bytes() == whole
+    record = tmp_path / "root/submissions/archive.json"
+    assert json.loads(record.read_text())["complete"]
+    predict_archive.main(settings(photos))
+    assert not json.loads(record.read_text())["complete"]
+    assert nets.asked == 8 < asked and file.read_bytes() == whole
+    assert merge_archive.main(merge_archive.Settings())["answered"] == 22
+    assert json.loads(record.read_text())["complete"] and rows_of(tmp_path) == rows
+
+
+def test_a_part_of_other_images_or_nets_does_not_count(nets, photos, tmp_path, run_script):
+    predict_archive.main(settings(photos, masks=False))
+    nets.weight_hashes = {"bright": "5678"}
+    predict_archive.main(settings(photos, masks=False, name="other"))
+    nets.weight_hashes = {"bright": "1234"}
+    first, second = (results(tmp_path) / f"parts/part-00000{k}.parquet" for k in (0, 1))
+    other = results(tmp_path, "other") / "parts/part-000000.parquet"
+    kept = first.read_bytes()
+    for wrong, said in ((second, "not of the images that were listed"), (other, "made by someth")):
+        first.write_bytes(wrong.read_bytes())
+        code, _, err = run_script(merge_archive)
+        assert code == 1 and f"part-000000.parquet: {said}" in err
+        predict_archive.main(settings(photos, masks=False))
+        assert first.read_bytes() == kept
 
 
 def test_two_processes_do_not_make_the_same_parts(nets, photos, run_script, tmp_path):
