@@ -33,6 +33,7 @@ from misc_utils.messages import listed
 OPENERS = {".gz": gzip.open, ".tgz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 DAMAGES = (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error)
 UNREACHABLE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG)
+OF_ONE_IMAGE = (errno.EACCES, errno.EPERM, errno.EIO)  # EIO: a bad sector
 ABSENT = -1  # the size of an entry that has no bytes of its own
 
 
@@ -137,19 +138,21 @@ class _Files:
         return Entry(path, found.st_size, int(found.st_mtime))
 
     def _read(self, entry: Entry) -> bytes:
-        now = self._entry(entry.path)
+        file = Path(os.fsdecode(os.path.join(self.folder, entry.path)))
+        try:
+            now = self._entry(entry.path)
+        except OSError as error:
+            raise _of_the_disk(file, error) from None
         if now != entry:
-            file = os.path.join(self.folder, entry.path)
             raise UserError(
-                f"{os.fsdecode(file)}: changed since the archive was listed. What was answered "
-                f"before holds for the archive as it was: put the file back, or begin again under "
-                f"another --name."
+                f"{file}: changed since the archive was listed. What was answered before holds for "
+                f"the archive as it was: put the file back, or begin again under another --name."
             )
         if entry.size == ABSENT:
             raise ValueError("there is no such file, or it cannot be reached")
         _check_size(entry)
-        with open(os.path.join(self.folder, entry.path), "rb") as opened:
-            return opened.read()
+        with _told_apart(file):
+            return file.read_bytes()
 
 
 class _Folder(_Files):
@@ -268,7 +271,9 @@ class _Tar:
 
     def _read(self, entry: Entry) -> bytes:
         size = min(max(entry.size, 0), LARGEST + 1)
-        return self._checked(entry, os.pread(self.stream.fileno(), size, entry.position))
+        with _told_apart(self.path):
+            content = os.pread(self.stream.fileno(), size, entry.position)
+        return self._checked(entry, content)
 
     def _checked(self, entry: Entry, content: bytes) -> bytes:
         if entry.size == ABSENT:
@@ -318,8 +323,9 @@ class _Zip:
 
     def _read(self, entry: Entry) -> bytes:
         _check_size(entry)
+        info = self.zip.infolist()[entry.position]
         try:
-            with self.zip.open(self.zip.infolist()[entry.position]) as stream:
+            with _told_apart(self.path), self.zip.open(info) as stream:
                 return stream.read()
         except (*DAMAGES, NotImplementedError, RuntimeError) as error:
             raise ValueError(f"cannot be unpacked ({error})") from None
@@ -332,6 +338,22 @@ def _hidden(name: bytes) -> bool:
 def _version(file: Path) -> str:
     status = file.stat()
     return f"{status.st_size} bytes, changed at {int(status.st_mtime)}"
+
+
+@contextmanager
+def _told_apart(file: Path) -> Iterator[None]:
+    """Errors in reading one image as ValueError; those that the next would have, as UserError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.errno in OF_ONE_IMAGE:
+            raise ValueError(error.strerror or str(error)) from None
+        raise _of_the_disk(file, error) from None
+
+
+def _of_the_disk(file: Path, error: OSError) -> UserError:
+    said = f"{file}: {error.strerror}. What was answered before stays: repeat the command."
+    return UserError(explained(error, file) or said)
 
 
 def _check_size(entry: Entry) -> None:

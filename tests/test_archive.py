@@ -1,6 +1,7 @@
 """predict_archive.py and merge_archive.py, with nets that are a line of numpy."""
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -250,6 +251,26 @@ def test_an_archive_that_changed_is_refused(nets, photos, tmp_path, run_script):
     touch()
     with pytest.raises(UserError, match="changed since the archive was listed"):
         [one.read() for one in archive.pictures(begun, entries)]
+    restore()
+
+
+def test_a_disk_that_fails_is_not_the_fault_of_an_image(nets, photos, monkeypatch):
+    begun = archive.open_archive(photos, "path")
+    one, *_ = archive.pictures(begun, list(begun.entries()))
+
+    def failing(code, *_):
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", partial(failing, errno.EACCES))
+        with pytest.raises(ValueError, match="Permission denied"):
+            one.read()
+        patch.setattr(Path, "read_bytes", partial(failing, errno.ETIMEDOUT))
+        with pytest.raises(UserError, match=r"01\.png: Connection timed out. What was answered"):
+            one.read()
+    monkeypatch.setattr(archive.os, "stat", partial(failing, errno.EIO))
+    with pytest.raises(UserError, match=r"01\.png: the disk reports an error"):
+        one.read()
 
 
 def test_other_settings_nets_and_archives_are_refused(nets, photos, tmp_path, run_script):
