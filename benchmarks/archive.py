@@ -76,7 +76,7 @@ def main(settings: Settings) -> None:
         # 2 kills
         said["kills"] = with_kills(root, bundle, largest, settings)
         print(json.dumps(said["kills"]))
-    settings.out.write_text(json.dumps(said, indent=1) + "\n")
+        settings.out.write_text(json.dumps(said, indent=1) + "\n")
 
 
 def train_bundle(root: Path) -> Path:

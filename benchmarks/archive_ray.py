@@ -138,7 +138,8 @@ def by_ray(bundle: str, images: str, out: str, actors: str) -> None:
     data = ray.data.read_binary_files(images, include_paths=True)
     # another share of a core than the nets': else Ray puts both into the actors
     data = data.map_batches(decode, batch_size=256, num_cpus=0.5)
-    data = data.map_batches(Nets, batch_size=8, concurrency=int(actors), num_cpus=1)
+    actors = ray.data.ActorPoolStrategy(size=int(actors))
+    data = data.map_batches(Nets, batch_size=8, compute=actors, num_cpus=1)
     data.write_parquet(out)
     import pyarrow.dataset
 
