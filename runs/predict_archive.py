@@ -49,6 +49,7 @@ def main(settings: Settings) -> dict[str, int]:
     from deploy import answers
     from deploy.which_nets import find_nets
     from misc_utils.errors import UserError
+    from misc_utils.messages import command
 
     try:
         from deploy import archive, parts, shards
@@ -104,6 +105,8 @@ def main(settings: Settings) -> dict[str, int]:
 
     # 4 report
     print(", ".join(f"{key.replace('_', ' ')}: {count}" for key, count in summary.items()))
+    if all(begun.file(number).exists() for number in range(begun.listing.parts)):
+        print(f"next: {command('merge_archive.py', '--name', settings.name)}")
     return summary
 
 

@@ -134,6 +134,7 @@ def test_a_folder_in_shards(nets, photos, tmp_path, run_script):
         flags = (photos, "--part-size", 5, "--batch-size", 4, "--shard", shard)
         code, out, err = run_script(predict_archive, *flags)
         assert code == 0 and f"shard {shard}: " in out and "images/s" in out, err
+        assert ("next: " in out) == (shard == "2/3")  # the last to end
     assert "2 files with other endings are left out" in out
     code, out, err = run_script(merge_archive, "--csv")
     assert code == 0 and "images: 23, answered: 22, not answered: 1" in out, err
