@@ -6,14 +6,12 @@ Enters: a Predictor, images by name. Leaves, in one folder of submissions/: `mas
 """
 
 import csv
-import hashlib
 import io
 import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ import cv2
 import numpy as np
 
 from datasets.boxes import cut_box, widen
-from datasets.pictures import read_image
+from deploy.ask import Asked, ask, digest_of
 from deploy.predictor import Prediction, Predictor
 from deploy.sources import Source
 from inference.submission import ResultFolder
@@ -52,7 +50,7 @@ def is_done(result: ResultFolder, source: Source) -> bool:
     if row is None or row["path"] != source.shown:
         return False
     try:
-        return row["digest"] == _digest(source.read()) and (
+        return row["digest"] == digest_of(source.read()) and (
             "reason" in row or source.name in result.done
         )
     except (OSError, ValueError):
@@ -66,66 +64,26 @@ def answer(
 
     Read from the settings: batch_size, overlay_only.
     """
-    with ThreadPoolExecutor() as threads:
-        left = iter(sources)
-        following = list(threads.map(_read, islice(left, settings.batch_size)))
-        written: Iterator[dict] = iter(())
-        while following:
-            batch = following
-            futures = [threads.submit(_read, s) for s in islice(left, settings.batch_size)]
-            good = [one for one in batch if not isinstance(one[2], str)]
-            predictions = []
-            if good:
-                images = [image for _, _, image in good]
-                # filled up, so that the nets see batches of one size only
-                images += images[:1] * (settings.batch_size - len(images))
-                predictions = predictor.predict_batch(images)[: len(good)]
-            yield from written  # of the batch before, while the nets were asked for this one
-            rows = threads.map(
-                lambda one: _write(result.folder, settings.overlay_only, *one),
-                zip(good, predictions, strict=True),
-            )
-            written = _entered(result, batch, rows)
-            following = [future.result() for future in futures]
-        yield from written
-
-
-def _entered(result: ResultFolder, batch: Sequence[tuple], rows: Iterator[dict]) -> Iterator[dict]:
-    """Enter the images of a batch into the journal as soon as their pictures are written."""
-    by_name = {row["name"]: row for row in rows}
-    for source, digest, image in batch:
-        row = by_name.get(source.name) or {"name": source.name, "reason": str(image)}
-        row |= {"path": source.shown, "digest": digest, "files": row.get("files", {})}
-        result.journal.add(source.name, row)
+    finish = partial(_finish, result.folder, settings.overlay_only)
+    for row in ask(predictor, sources, settings.batch_size, finish):
+        result.journal.add(row["name"], row)
         yield row
 
 
-def _read(source: Source) -> tuple[Source, str, np.ndarray | str]:
-    """The image, or why there is none."""
-    digest = ""
-    try:
-        content = source.read()
-        digest = _digest(content)
-        return source, digest, read_image(content)[0]
-    except (OSError, ValueError) as error:
-        return source, digest, str(error)
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _write(folder: Path, overlay_only: bool, asked: tuple, said: Prediction) -> dict:
+def _finish(folder: Path, overlay_only: bool, asked: Asked) -> dict:
     """Write the pictures of one image; its row, as JSON takes it."""
-    source, _, image = asked
-    files = {}
-    for kind, (ending, content) in draw(image, said, overlay_only).items():
-        file = folder / kind / f"{source.name}{ending}"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with partial_file(file, durable=False) as partial:
-            partial.write_bytes(content)
-        files[f"{kind}/{file.name}"] = sha256(file)
-    return row_of(source.name, said) | {"files": files}
+    source, files = asked.source, {}
+    if asked.said is None:
+        row = {"name": source.name, "reason": asked.reason}
+    else:
+        row = row_of(source.name, asked.said)
+        for kind, (ending, content) in draw(asked.image, asked.said, overlay_only).items():
+            file = folder / kind / f"{source.name}{ending}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with partial_file(file, durable=False) as temporary:
+                temporary.write_bytes(content)
+            files[f"{kind}/{file.name}"] = sha256(file)
+    return row | {"path": source.shown, "digest": asked.digest, "files": files}
 
 
 def draw(
@@ -135,18 +93,21 @@ def draw(
 
     Kinds: overlays, and masks, crops, heat where they are known and asked for.
     """
-    pictures = {"overlays": (".jpg", _outlined(image, said.mask))}
+    pictures = {"overlays": (".jpg", outlined(image, said.mask))}
     if said.mask is not None and not overlay_only:
         pictures["masks"] = (".png", said.mask)
         box = widen(said.box, CROP_MARGIN, said.height, said.width)
         pictures["crops"] = (".jpg", figures.shrink(cut_box(image, box), SIDE))
     if said.heat is not None and not overlay_only:
         pictures["heat"] = (".jpg", draw_heat(said.seen, said.heat))
-    return {kind: (ending, _encoded(ending, pixels)) for kind, (ending, pixels) in pictures.items()}
+    return {kind: (ending, encode(ending, pixels)) for kind, (ending, pixels) in pictures.items()}
 
 
-def _outlined(image: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """The image with the outline of its lesion; a tiny one made larger, as lines have a width."""
+def outlined(image: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """An image (H, W, 3) with the outline of its mask (H, W), at most SIDE pixels high and wide.
+
+    A tiny one is made larger, as lines have a width.
+    """
     times = SIDE // max(image.shape[:2])
     if times > 1:
         image = cv2.resize(image, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC)
@@ -177,7 +138,8 @@ def row_of(name: str, said: Prediction) -> dict[str, Any]:
     return row
 
 
-def _encoded(ending: str, pixels: np.ndarray) -> bytes:
+def encode(ending: str, pixels: np.ndarray) -> bytes:
+    """The bytes of a file of this ending that shows uint8 (H, W) or RGB (H, W, 3)."""
     if pixels.ndim == 3:
         pixels = pixels[..., ::-1]
     options = (cv2.IMWRITE_JPEG_QUALITY, QUALITY) if ending == ".jpg" else ()

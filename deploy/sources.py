@@ -52,7 +52,7 @@ def find_sources(paths: Sequence[str]) -> list[Source]:
         path = Path(text).expanduser()
         if path.is_dir():
             inside = sorted(file for file in path.rglob("*") if file.is_file())
-            found += [(str(file), file, "") for file in inside if _is_image(file.relative_to(path))]
+            found += [(str(file), file, "") for file in inside if is_image(file.relative_to(path))]
         elif path.suffix.lower() == ".zip" and path.is_file():
             found += [(f"{path}/{entry}", path, entry) for entry in _entries(path)]
         elif path.exists():
@@ -73,10 +73,11 @@ def _entries(archive: Path) -> list[str]:
             names = sorted(info.filename for info in opened.infolist() if not info.is_dir())
     except (OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{archive}: cannot be read as a zip archive ({error}).") from None
-    return [name for name in names if _is_image(Path(name))]
+    return [name for name in names if is_image(Path(name))]
 
 
-def _is_image(path: Path) -> bool:
+def is_image(path: Path) -> bool:
+    """Whether a path inside a folder or archive is taken for an image, by its name."""
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
     return not hidden and path.suffix.lower() in SUFFIXES
 

@@ -41,7 +41,9 @@ Devices = Annotated[int | Literal["all"], tyro.conf.arg(metavar="all|N")]
 Limit = Annotated[int | None, tyro.conf.arg(metavar="N")]
 Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT")]
 Paths = tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATH ...")]]
+Archive = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="PATH")]]
 Runs = Annotated[tuple[str, ...], tyro.conf.arg(metavar="BACKBONE:VERSION ...")]
+Shard = Annotated[str | None, tyro.conf.arg(metavar="I/N")]
 Weights = Annotated[str, tyro.conf.arg(metavar="imagenet|none|FILE")]
 KFold = Annotated[int | tuple[int, ...] | Literal["all"], tyro.conf.arg(metavar="all|0 1 2")]
 
@@ -52,6 +54,7 @@ RANGES = {
     "epochs": (1, MOST),
     "batch_size": (1, MOST),
     "limit": (1, MOST),
+    "part_size": (1, 100_000),
     "count": (1, 100),
     "patience": (1, MOST),
     "workers": (1, 1000),

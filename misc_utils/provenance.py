@@ -17,15 +17,17 @@ from misc_utils.errors import UserError
 from misc_utils.files import InUseError, locked, remove_partials, write_text
 from misc_utils.journal import Journal
 
+WAYS = "Replace it with --overwrite, or move both away."
 
-def check_maker(submissions: Path, name: str, made_by: dict) -> None:
+
+def check_maker(submissions: Path, name: str, made_by: dict, ways: str = WAYS) -> None:
     """Raise UserError if the folder or table `name` exists and something different made it.
 
     `made_by` is what the content depends on (runs, folds, settings, which net made which image), as
-    JSON can store it. Dates and counts belong into the summary of write_record instead.
+    JSON can store it. Dates and counts belong into the summary of write_record instead. `ways` is
+    what to do, for the message.
     """
     target, record = submissions / name, record_of(submissions, name)
-    ways = "Replace it with --overwrite, or move both away."
     if not target.exists():
         return
     if not record.exists():

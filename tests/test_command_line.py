@@ -24,6 +24,7 @@ SCRIPTS = [
 ]
 SCRIPTS.remove("runs/paths.py")
 POSITIONAL = {"output": "[{crops,mask}]", "which": "BACKBONE:VERSION", "images": "PATH ..."}
+POSITIONAL |= {"archive": "PATH"}
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -197,6 +197,32 @@ def test_the_same_answers_without_keras(at_root, photos, tmp_path, blocked, run_
         same_answers(at_root, name, f"{name}_keras")
 
 
+def test_an_archive_gets_the_same_answers(at_root, photos, tmp_path, blocked, run_script):
+    tables = pytest.importorskip("pyarrow.parquet")
+    folder = at_root / "submissions/bundle"
+    asked = ["--bundle", folder, "--name", "of_archive", "--batch-size", "4"]
+    assert run_script(predict, photos, *asked)[0] == 0
+    for script, *flags in (
+        ("predict_archive.py", photos, *asked, "--part-size", "4"),
+        ("merge_archive.py", "--name", "of_archive"),
+    ):
+        command = [sys.executable, ROOT / "runs" / script, *flags]
+        done = subprocess.run(command, env=blocked, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    written = tmp_path / "root/submissions/of_archive"
+    rows = tables.read_table(written / "predictions.parquet").to_pylist()
+    expected = answered(at_root, "of_archive")
+    for row, said in zip(rows, sorted(expected, key=lambda one: one["path"]), strict=True):
+        assert row["path"] == said["path"] and (row["reason"] or None) == said.get("reason")
+        if row["reason"]:
+            continue
+        assert row["class"] == said["class"]
+        box = [row[f"box_{part}"] for part in ("top", "left", "height", "width")]
+        assert box == said["box"] and row["unlikeness"] == pytest.approx(said["unlikeness"])
+        for name, value in said["probability"].items():
+            assert row[f"probability_{name}"] == pytest.approx(value, abs=1e-6)
+
+
 def test_what_is_done_is_left_alone(at_root, photos, run_script):
     folder = at_root / "submissions/bundle"
     before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
