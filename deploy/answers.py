@@ -11,7 +11,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 
 from datasets.boxes import cut_box, widen
+from datasets.challenge import spelt_out
 from datasets.pictures import read_image
 from deploy.predictor import Prediction, Predictor
 from deploy.sources import Source
@@ -31,6 +32,8 @@ from reports import figures
 from reports.pages import format_score, render
 
 FORMAT = 1
+# of pictures, each a folder
+KINDS = ("overlays", "masks", "crops", "heat")
 SIDE = 480  # longest side of an overlay, in pixels
 CROP_MARGIN = 0.1  # around the lesion in a crop, as a share of its longer side
 QUALITY = 90  # of JPEG
@@ -66,6 +69,7 @@ def answer(
 
     Read from the settings: batch_size, overlay_only.
     """
+    kinds = KINDS[:1] if settings.overlay_only else KINDS
     with ThreadPoolExecutor() as threads:
         left = iter(sources)
         following = list(threads.map(_read, islice(left, settings.batch_size)))
@@ -82,8 +86,7 @@ def answer(
                 predictions = predictor.predict_batch(images)[: len(good)]
             yield from written  # of the batch before, while the nets were asked for this one
             rows = threads.map(
-                lambda one: _write(result.folder, settings.overlay_only, *one),
-                zip(good, predictions, strict=True),
+                lambda one: _write(result.folder, kinds, *one), zip(good, predictions, strict=True)
             )
             written = _entered(result, batch, rows)
             following = [future.result() for future in futures]
@@ -115,11 +118,11 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _write(folder: Path, overlay_only: bool, asked: tuple, said: Prediction) -> dict:
+def _write(folder: Path, kinds: Collection[str], asked: tuple, said: Prediction) -> dict:
     """Write the pictures of one image; its row, as JSON takes it."""
     source, _, image = asked
     files = {}
-    for kind, (ending, content) in draw(image, said, overlay_only).items():
+    for kind, (ending, content) in draw(image, said, kinds).items():
         file = folder / kind / f"{source.name}{ending}"
         file.parent.mkdir(parents=True, exist_ok=True)
         with partial_file(file, durable=False) as partial:
@@ -129,18 +132,21 @@ def _write(folder: Path, overlay_only: bool, asked: tuple, said: Prediction) -> 
 
 
 def draw(
-    image: np.ndarray, said: Prediction, overlay_only: bool = False
+    image: np.ndarray, said: Prediction, kinds: Collection[str] = KINDS
 ) -> dict[str, tuple[str, bytes]]:
     """{kind: (ending, bytes of a file)} of each picture of an answer for an image (H, W, 3).
 
-    Kinds: overlays, and masks, crops, heat where they are known and asked for.
+    Of `kinds` those that are known.
     """
-    pictures = {"overlays": (".jpg", _outlined(image, said.mask))}
-    if said.mask is not None and not overlay_only:
+    pictures = {}
+    if "overlays" in kinds:
+        pictures["overlays"] = (".jpg", _outlined(image, said.mask))
+    if said.mask is not None and "masks" in kinds:
         pictures["masks"] = (".png", said.mask)
+    if said.mask is not None and "crops" in kinds:
         box = widen(said.box, CROP_MARGIN, said.height, said.width)
         pictures["crops"] = (".jpg", figures.shrink(cut_box(image, box), SIDE))
-    if said.heat is not None and not overlay_only:
+    if said.heat is not None and "heat" in kinds:
         pictures["heat"] = (".jpg", draw_heat(said.seen, said.heat))
     return {kind: (ending, _encoded(ending, pixels)) for kind, (ending, pixels) in pictures.items()}
 
@@ -255,6 +261,7 @@ def write_page(result: ResultFolder, sources: Sequence[Source], nets: Sequence[s
     counts = Counter(card["decided"] for card in cards if card["decided"])
     content = {
         "title": "Predictions",
+        "names": next((card["names"] for card in cards if card["decided"]), {}),
         "nets": list(nets),
         "cards": cards,
         "classes": sorted(counts),
@@ -290,6 +297,7 @@ def card_of(row: dict) -> dict:
         "files": row["files"],
         "found": row.get("lesion_share", 0) > 0,
         "decided": row.get("class"),
+        "names": spelt_out(tuple(probability)),
         "certainty": round(largest, 4),
         "unlikeness": row.get("unlikeness"),
         "unlike": row.get("unlike_training_images"),
