@@ -378,6 +378,21 @@ def test_the_model_card_is_filled_from_files(at_root):
             assert line.endswith("|")
 
 
+def test_trainings_have_a_card_too(at_root):
+    found = load.find_trained(at_root / "model_data", None, None)
+    for runs, tuned in ((found.segmenter, "Not tuned"), (found.classifier, "temperature")):
+        card = (runs.folder / model_card.NAME).read_text()
+        assert "library_name: keras" in card and "Not for diagnosis" in card
+        assert "ONNX" not in card and "bundle" not in card and tuned in card
+        scores = json.loads(runs.file("scores_fold.json").read_text())
+        name = "jaccard" if runs.task == 1 else "balanced_accuracy"
+        assert f"{scores[name]:.3f} ({scores['intervals_95'][name][0]:.3f} to" in card
+        for run in runs.runs:
+            assert f"`{run.name}/{run.weights.name}`" in card
+            assert (runs.folder.parent / run.name / run.weights.name).is_file()
+    assert "BCC, basal cell carcinoma |" in card
+
+
 def test_packages_that_are_missing_are_named(monkeypatch):
     monkeypatch.setattr(export, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"tf2onnx, onnx, onnxruntime .*requirements-export\.txt"):
