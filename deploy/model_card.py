@@ -320,7 +320,13 @@ def _tuned(runs: Ensemble) -> Iterator[str]:
     what = "probabilities" if TASKS[runs.task].kind == "classes" else "rules for masks"
     for tta in (False, True):
         scope = Scope(runs, "fold", tta)
-        found, views = tuned.load_tuned(scope), "8 views" if tta else "1 view"
+        views = "8 views" if tta else "1 view"
+        try:
+            found = tuned.load_tuned(scope)
+        except UserError as error:
+            log.warning("the model card leaves out tuned values: %s", error)
+            yield f"What was tuned for {views} of an image is of other weights than there are now."
+            continue
         if found is None:
             told = f"`{script(runs.task, 'tune')}` was not run for {views} of an image"
             yield f"Not tuned: {told}, so {what} are as the nets give them."

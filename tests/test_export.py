@@ -298,6 +298,13 @@ def outside(folder):
     change(folder, **content)
 
 
+def test_nets_of_earlier_bundles_are_onnx(copy):
+    content = described(copy)
+    del content["net_format"]
+    (copy / "bundle.json").write_text(json.dumps(content))
+    assert len(bundle.load_bundle(bundle.read_bundle(copy)).names) == 4
+
+
 def test_flags_that_do_not_fit_a_bundle(copy, photos, run_script):
     code, _, err = run_script(predict, photos, "--bundle", copy, "--segmenter", "tiny:0")
     assert code == 1 and "leave out --segmenter" in err
