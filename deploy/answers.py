@@ -10,7 +10,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 
 from datasets.boxes import cut_box, widen
+from datasets.challenge import spelt_out
 from deploy.ask import Asked, ask, digest_of
 from deploy.predictor import Prediction, Predictor
 from deploy.sources import Source
@@ -29,6 +30,8 @@ from reports import figures
 from reports.pages import format_score, render
 
 FORMAT = 1
+# of pictures, each a folder
+KINDS = ("overlays", "masks", "crops", "heat")
 SIDE = 480  # longest side of an overlay, in pixels
 CROP_MARGIN = 0.1  # around the lesion in a crop, as a share of its longer side
 QUALITY = 90  # of JPEG
@@ -64,20 +67,21 @@ def answer(
 
     Read from the settings: batch_size, overlay_only.
     """
-    finish = partial(_finish, result.folder, settings.overlay_only)
+    kinds = KINDS[:1] if settings.overlay_only else KINDS
+    finish = partial(_finish, result.folder, kinds)
     for row in ask(predictor, sources, settings.batch_size, finish):
         result.journal.add(row["name"], row)
         yield row
 
 
-def _finish(folder: Path, overlay_only: bool, asked: Asked) -> dict:
+def _finish(folder: Path, kinds: Collection[str], asked: Asked) -> dict:
     """Write the pictures of one image; its row, as JSON takes it."""
     source, files = asked.source, {}
     if asked.said is None:
         row = {"name": source.name, "reason": asked.reason}
     else:
         row = row_of(source.name, asked.said)
-        for kind, (ending, content) in draw(asked.image, asked.said, overlay_only).items():
+        for kind, (ending, content) in draw(asked.image, asked.said, kinds).items():
             file = folder / kind / f"{source.name}{ending}"
             file.parent.mkdir(parents=True, exist_ok=True)
             with partial_file(file, durable=False) as temporary:
@@ -87,18 +91,21 @@ def _finish(folder: Path, overlay_only: bool, asked: Asked) -> dict:
 
 
 def draw(
-    image: np.ndarray, said: Prediction, overlay_only: bool = False
+    image: np.ndarray, said: Prediction, kinds: Collection[str] = KINDS
 ) -> dict[str, tuple[str, bytes]]:
     """{kind: (ending, bytes of a file)} of each picture of an answer for an image (H, W, 3).
 
-    Kinds: overlays, and masks, crops, heat where they are known and asked for.
+    Of `kinds` those that are known.
     """
-    pictures = {"overlays": (".jpg", outlined(image, said.mask))}
-    if said.mask is not None and not overlay_only:
+    pictures = {}
+    if "overlays" in kinds:
+        pictures["overlays"] = (".jpg", outlined(image, said.mask))
+    if said.mask is not None and "masks" in kinds:
         pictures["masks"] = (".png", said.mask)
+    if said.mask is not None and "crops" in kinds:
         box = widen(said.box, CROP_MARGIN, said.height, said.width)
         pictures["crops"] = (".jpg", figures.shrink(cut_box(image, box), SIDE))
-    if said.heat is not None and not overlay_only:
+    if said.heat is not None and "heat" in kinds:
         pictures["heat"] = (".jpg", draw_heat(said.seen, said.heat))
     return {kind: (ending, encode(ending, pixels)) for kind, (ending, pixels) in pictures.items()}
 
@@ -217,6 +224,7 @@ def write_page(result: ResultFolder, sources: Sequence[Source], nets: Sequence[s
     counts = Counter(card["decided"] for card in cards if card["decided"])
     content = {
         "title": "Predictions",
+        "names": next((card["names"] for card in cards if card["decided"]), {}),
         "nets": list(nets),
         "cards": cards,
         "classes": sorted(counts),
@@ -252,6 +260,7 @@ def card_of(row: dict) -> dict:
         "files": row["files"],
         "found": row.get("lesion_share", 0) > 0,
         "decided": row.get("class"),
+        "names": spelt_out(tuple(probability)),
         "certainty": round(largest, 4),
         "unlikeness": row.get("unlikeness"),
         "unlike": row.get("unlike_training_images"),

@@ -1,13 +1,12 @@
-"""A bundle: a folder of nets as ONNX files with all that their answers depend on.
+"""A bundle: a folder of nets as ONNX or LiteRT files with all that their answers depend on.
 
 Enters: a folder that runs/export.py wrote. Leaves: the Predictor that it was written from, whose
-nets are run by onnxruntime; no Keras, no backend and no training data are needed.
+nets are run by what runtimes.py names; no Keras, no backend and no training data are needed.
 """
 
 import hashlib
 import io
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,16 +18,15 @@ import numpy as np
 from deploy.grad_cam import Head
 from deploy.nets import ClassNet, MaskNet
 from deploy.predictor import Predictor
+from deploy.runtimes import RUNTIMES, Run, load_net
 from deploy.unlikeness import Reference
 from evaluation import calibration
 from evaluation.calibration import ClassChoice
 from inference.postprocess import PostProcessing
-from misc_utils.command_line import REPOSITORY
 from misc_utils.errors import UserError
 
 FORMAT = 1
 DESCRIPTION = "bundle.json"
-REQUIREMENTS = REPOSITORY / "requirements-bundle.txt"
 MASK_OUTPUTS = ("logits",)
 CLASS_OUTPUTS = ("logits", "pooled", "features")  # as Classify gives them
 IMAGE, METADATA = "image", "metadata"  # inputs
@@ -41,6 +39,7 @@ class Bundle:
 
     folder: Path
     content: Mapping[str, Any]  # of bundle.json
+    net_format: str  # of the files of its nets, a key of RUNTIMES
     mask: bool  # whether the lesion is asked for
     classes: bool  # whether the class is
     names: Sequence[str]  # what is said to answer
@@ -60,6 +59,12 @@ def read_bundle(folder: Path, mask: bool = True, classes: bool = True) -> Bundle
                 f"{file}: a bundle of format {content['format']}, and this code reads format "
                 f"{FORMAT}. Use the code that wrote it, or write it again with runs/export.py."
             )
+        net_format = content.get("net_format", "onnx")  # the only one of earlier bundles
+        if net_format not in RUNTIMES:
+            raise UserError(
+                f"{file}: its nets are {net_format} files, and this code runs "
+                f"{' and '.join(RUNTIMES)}. Use the code that wrote it."
+            )
         halves = {"masks": content["masks"], "classes": content["classes"]}
         wanted = {"masks": mask, "classes": classes}
         asked = [about for half, about in halves.items() if wanted[half] and about is not None]
@@ -76,7 +81,7 @@ def read_bundle(folder: Path, mask: bool = True, classes: bool = True) -> Bundle
     for half, net, flag in (("masks", "segmenter", "mask"), ("classes", "classifier", "classes")):
         if wanted[half] and halves[half] is None:
             raise UserError(f"{folder}: this bundle has no {net}. Give --no-{flag}.")
-    return Bundle(folder, content, mask, classes, names, hashes)
+    return Bundle(folder, content, net_format, mask, classes, names, hashes)
 
 
 def is_whole(folder: Path) -> bool:
@@ -93,10 +98,9 @@ def is_whole(folder: Path) -> bool:
 def load_bundle(bundle: Bundle, views: int = 1) -> Predictor:
     """The nets of a bundle, with what was tuned for so many views of an image; see Predictor.
 
-    Raises UserError when onnxruntime is missing, a file is missing or not the one that was written,
+    Raises UserError when the runtime is missing, a file is missing or not the one that was written,
     or a classifier needs the lesion, which is not asked.
     """
-    _import_onnxruntime()
     try:
         return _load(bundle, views)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -144,16 +148,16 @@ def _load(bundle: Bundle, views: int) -> Predictor:
 
 
 def _mask_net(bundle: Bundle, net: Mapping[str, Any], weight: float) -> MaskNet:
-    session = _session(bundle, net["file"])
+    run = _runner(bundle, net, MASK_OUTPUTS)
 
     def segment(batch: np.ndarray) -> np.ndarray:
-        return session.run(MASK_OUTPUTS, {IMAGE: batch})[0]
+        return run({IMAGE: batch})[0]
 
     return MaskNet(net["name"], segment, net["image_size"], tuple(net["preprocessing"]), weight)
 
 
 def _class_net(bundle: Bundle, net: Mapping[str, Any], member: int) -> ClassNet:
-    session = _session(bundle, net["file"])
+    run = _runner(bundle, net, CLASS_OUTPUTS)
     known = net["metadata"]  # None: it takes the image alone
     row = None if known is None else np.asarray(known["nothing_known"], np.float32)
 
@@ -161,7 +165,7 @@ def _class_net(bundle: Bundle, net: Mapping[str, Any], member: int) -> ClassNet:
         taken = {IMAGE: batch}
         if row is not None:
             taken[METADATA] = np.repeat(row[None], len(batch), axis=0)
-        return tuple(session.run(CLASS_OUTPUTS, taken))
+        return tuple(run(taken))
 
     weights = _arrays(bundle, net["head"])
     head = Head(*(weights[name] for name in ("hidden_kernel", "hidden_bias", "logits_kernel")))
@@ -183,21 +187,9 @@ def _class_net(bundle: Bundle, net: Mapping[str, Any], member: int) -> ClassNet:
     )
 
 
-def _session(bundle: Bundle, name: str):
-    """What runs a net, on the processor: it was compared with Keras there."""
-    runtime = _import_onnxruntime()
-    content = _read(bundle, name)
-    try:
-        options = runtime.SessionOptions()
-        # threads that wait for the next batch leave the processor to those that read and write
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # of kinds that it does not export; the file is the one written
-        said = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"{bundle.folder / name}: onnxruntime {runtime.__version__} cannot load it ({said}). "
-            f"Install the version that {REQUIREMENTS.name} names."
-        ) from None
+def _runner(bundle: Bundle, net: Mapping[str, Any], outputs: Sequence[str]) -> Run:
+    file = net["file"]
+    return load_net(bundle.net_format, bundle.folder / file, _read(bundle, file), outputs)
 
 
 def _arrays(bundle: Bundle, name: str) -> Mapping[str, np.ndarray]:
@@ -220,17 +212,6 @@ def _read(bundle: Bundle, name: str) -> bytes:
             f"{AGAIN}"
         )
     return content
-
-
-def _import_onnxruntime():
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise UserError(
-            f"onnxruntime cannot be loaded ({error}), by which the nets of a bundle are run. "
-            f"Install it: {sys.executable} -m pip install -r {REQUIREMENTS}"
-        ) from None
-    return onnxruntime
 
 
 def _damaged(file: Path, error: Exception) -> UserError:

@@ -1,4 +1,4 @@
-"""From trained nets to a bundle: ONNX files, their description, and proof that they answer alike.
+"""From trained nets to a bundle: files, their description, and proof that they answer alike.
 
 Enters: a Predictor of Keras nets and the trainings it was loaded from. Leaves: a folder with a file
 per net, `<net>_head.npz` and `<net>_reference.npz` of each classifier, `bundle.json` (see
@@ -9,9 +9,11 @@ import io
 import json
 import logging
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,13 @@ from tqdm import tqdm
 
 from datasets import metadata
 from datasets.pictures import read_original
-from deploy import onnx_file
+from deploy import litert_file, onnx_file
 from deploy.answers import NOT_FOR_DIAGNOSIS
 from deploy.bundle import CLASS_OUTPUTS, DESCRIPTION, FORMAT, MASK_OUTPUTS, is_whole
 from deploy.load import Trained, choice_for
-from deploy.nets import ClassNet, MaskNet
+from deploy.nets import TAKES, ClassNet, MaskNet
 from deploy.predictor import Predictor
+from deploy.runtimes import RUNTIMES
 from evaluation.calibration import equal_weights
 from evaluation.mask_tuning import MaskChoice
 from inference.ensemble import Ensemble
@@ -34,17 +37,39 @@ from inference.inputs import open_dataset_of
 from inference.tta import VIEWS
 from misc_utils import files, provenance
 from misc_utils.errors import UserError
-from training import environment, run_folder
+from training import run_folder
 
 log = logging.getLogger(__name__)
 
+CONVERTERS = {"onnx": onnx_file, "litert": litert_file}  # by the format of the files
 LEAST_ALIKE = 0.999  # share of the pixels of each mask that must be those of Keras
 # most that a probability may differ from that of Keras, of weights as they are and as float16
 MOST_APART = {False: 1e-4, True: 1e-2}
 
 
+def lacking(net_format: str) -> str:
+    """What must be installed to write files of a format, and how; empty where it is there."""
+    converter = CONVERTERS[net_format]
+    missing = [name for name in converter.PACKAGES if find_spec(name) is None]
+    install = f"{sys.executable} -m pip install -r {converter.REQUIREMENTS}"
+    return f"{', '.join(missing)} must be installed: {install}" if missing else ""
+
+
+def check_packages(net_format: str) -> None:
+    """UserError unless nets can be converted here; Keras is loaded for it."""
+    if said := lacking(net_format):
+        raise UserError(f"to export, {said}\n{RUNTIMES[net_format].machines}".strip())
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise UserError(
+            f"nets are exported with TensorFlow, whatever they were trained with; KERAS_BACKEND is "
+            f"{keras.backend.backend()}. Set it to tensorflow (packages: requirements.txt)."
+        )
+
+
 def in_float32(trained: Trained) -> Trained:
-    """The same trainings, computing in float32 whatever they were trained in: ONNX files do."""
+    """The same trainings, computing in float32 whatever they were trained in: bundles do."""
 
     def changed(ensemble: Ensemble | None) -> Ensemble | None:
         if ensemble is None:
@@ -93,11 +118,17 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def write_nets(folder: Path, predictor: Predictor, trained: Trained, half: bool) -> dict[str, Any]:
+def write_nets(
+    folder: Path, predictor: Predictor, trained: Trained, net_format: str, half: bool
+) -> dict[str, Any]:
     """Write the nets of a Predictor, what explains them, and bundle.json; returns its content.
 
-    `predictor` was loaded from `trained` for one view, in float32; `half` stores float16 weights.
+    `predictor` was loaded from `trained` for one view, in float32; `net_format` is a key of
+    CONVERTERS; `half` stores float16 weights.
     """
+    from training import environment  # loads Keras
+
+    converter = CONVERTERS[net_format]
     hashes: dict[str, str] = {}
 
     def write(name: str, content: bytes) -> str:
@@ -113,19 +144,20 @@ def write_nets(folder: Path, predictor: Predictor, trained: Trained, half: bool)
 
         def written(net: MaskNet | ClassNet, outputs: Sequence[str]) -> dict[str, Any]:
             about = {"net": net.name, "use": NOT_FOR_DIAGNOSIS}
-            content = onnx_file.convert(net.model, net.name, outputs, about, half)
+            content = converter.convert(net.model, net.name, outputs, about, half)
             progress.update()
             return {
                 "name": net.name,
-                "file": write(f"{net.name}.onnx", content),
+                "file": write(net.name + converter.ENDING, content),
                 "image_size": net.image_size,
                 "preprocessing": list(net.steps),
             }
 
         content: dict[str, Any] = {
             "format": FORMAT,
+            "net_format": net_format,
             "use": NOT_FOR_DIAGNOSIS,
-            "takes": "RGB uint8 (batch, image_size, image_size, 3); scaling is part of each net",
+            "takes": TAKES,
             "masks": masks
             and _about_masks(masks, predictor, lambda net: written(net, MASK_OUTPUTS)),
             "classes": classes
@@ -265,7 +297,7 @@ class Parity:
         if wrong or (self.most_apart is not None and not self.most_apart <= MOST_APART[half]):
             way = "Do without --half." if half else "Export nets with another backbone."
             raise UserError(
-                f"the ONNX files do not answer as the nets they were made from, so no bundle was "
+                f"the files do not answer as the nets they were made from, so no bundle was "
                 f"written. {self.text(half)}\n{way}"
             )
 

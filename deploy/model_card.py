@@ -1,6 +1,7 @@
-"""The model card of a bundle: what the nets are, and for what they may be used.
+"""Model cards of bundles and of trainings: what the nets are, and for what they may be used.
 
-Enters: the trainings, the content of bundle.json, the files that the eval and tune scripts wrote.
+Enters: the trainings, of a bundle the content of bundle.json, the files that the eval and tune
+scripts wrote.
 Leaves: `MODEL_CARD.md`, Markdown that begins with the metadata that the Hugging Face hub reads.
 Nothing in it is known in advance but the licences of the data sets and the intended use.
 """
@@ -14,10 +15,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from datasets.challenge import spelt_out
 from datasets.synthetic.plan import LICENSE as DRAWN
 from datasets.tasks import TASKS, script
 from deploy.answers import NOT_FOR_DIAGNOSIS
 from deploy.load import Trained
+from deploy.nets import TAKES
 from evaluation import tuned
 from evaluation.scores import read_scores
 from inference.ensemble import Ensemble
@@ -33,7 +36,7 @@ log = logging.getLogger(__name__)
 NAME = "MODEL_CARD.md"
 # {data set: {task: licence}}, as the pages of the data sets say; by the names of the hub
 LICENCES = {
-    "isic2018": {1: "cc0-1.0", 3: "cc-by-nc-4.0"},
+    "isic2018": {1: "cc0-1.0", 2: "cc0-1.0", 3: "cc-by-nc-4.0"},
     "isic2019": {3: "cc-by-nc-4.0"},
     "isic2020": {3: "cc-by-nc-4.0"},
     "ham10000": {1: "cc-by-nc-4.0", 3: "cc-by-nc-4.0"},
@@ -53,9 +56,12 @@ INTENDED = (
 UNLIKE = (
     "Each image gets its distance to the nearest of the training images, in thresholds that 5 % of "
     "the images held out passed. Above 1 it is called unlike the training images: do not rely on "
-    "the answer. Below 1 the answer can be wrong all the same. For this the bundle holds features "
-    "of training images: numbers of the nets, no pictures."
+    "the answer. Below 1 the answer can be wrong all the same. For this features of training "
+    "images are kept with the nets: numbers, no pictures."
 )
+# of the files of a bundle, by their format: what the hub calls the library, and in words
+FILES = {"onnx": ("onnx", "ONNX files"), "litert": ("tflite", "LiteRT files (.tflite)")}
+KINDS = {1: "image-segmentation", 2: "image-segmentation", 3: "image-classification"}
 
 
 class Licence(NamedTuple):
@@ -65,21 +71,38 @@ class Licence(NamedTuple):
     texts: Mapping[str, str]  # {name of a file beside the images: what it says}
 
 
-def write(
-    folder: Path, trained: Trained, content: Mapping[str, Any], licences: Mapping[str, Licence]
-) -> Path:
-    """Write the card of the bundle in `folder`, whose bundle.json holds `content`; its file.
+def write_for(runs: Ensemble, root: Path) -> Path:
+    """Write the card of trainings into their folder, beside their reports; its file.
 
-    `licences` are from find_licences.
+    `root` is that of data/.
+    """
+    masks = TASKS[runs.task].kind == "masks"
+    trained = Trained(runs, None) if masks else Trained(None, runs)
+    return write(runs.folder, trained, None, find_licences(trained, root))
+
+
+def write(
+    folder: Path,
+    trained: Trained,
+    content: Mapping[str, Any] | None,
+    licences: Mapping[str, Licence],
+) -> Path:
+    """Write the card of nets into a folder; its file.
+
+    Args:
+        folder: of the bundle or the trainings.
+        trained: the trainings.
+        content: of bundle.json; None: the card is of the trainings themselves.
+        licences: see find_licences.
     """
     title = "Skin lesions: " + " and ".join(
         TASKS[runs.task].what.removeprefix("lesion ") for runs in trained.both
     )
     lines = [
-        *_front_matter(trained, [licence.name for licence in licences.values()]),
+        *_front_matter(trained, content, [licence.name for licence in licences.values()]),
         f"# {title}",
         f"**{NOT_FOR_DIAGNOSIS}**",
-        *_nets(content),
+        *_nets(trained, content),
         "## Intended use",
         _listed(INTENDED),
         "## Training data",
@@ -91,7 +114,7 @@ def write(
         lines += _scores(runs)
     lines.append("## Calibration and rules")
     for runs in trained.both:
-        lines += _tuned(runs)
+        lines += _tuned(runs) if runs.task != 2 else ["Masks of attributes are not tuned."]
     if trained.classifier is not None:
         lines += ["## Images unlike those of the training", UNLIKE]
     lines += ["## What was not tested", _listed(_limits(trained)), "## How it was made"]
@@ -101,18 +124,21 @@ def write(
     return file
 
 
-def _front_matter(trained: Trained, licences: Sequence[str | None]) -> list[str]:
+def _front_matter(
+    trained: Trained, content: Mapping[str, Any] | None, licences: Sequence[str | None]
+) -> list[str]:
     """The metadata that the hub reads, YAML between two lines of dashes."""
     known = [name for name in STRICTEST if name in licences]
     licence = known[0] if known and None not in licences else UNKNOWN
-    tasks = {1: "image-segmentation", 3: "image-classification"}
-    kinds = [tasks[runs.task] for runs in trained.both]
+    kinds = [KINDS[runs.task] for runs in trained.both]
     measures = [name for runs in trained.both for name in TASKS[runs.task].measures]
     rows: dict[str, Any] = {"license": licence}
     if licence == UNKNOWN:
         rows |= {"license_name": "see-training-data", "license_link": NAME}
-    rows |= {"library_name": "onnx", "pipeline_tag": kinds[-1]}
-    rows["tags"] = [*kinds, "onnx", "keras", "dermatology", "dermoscopy", "skin-lesion", "research"]
+    library = FILES[content["net_format"]][0] if content else "keras"
+    rows |= {"library_name": library, "pipeline_tag": kinds[-1]}
+    rows["tags"] = [*dict.fromkeys((*kinds, library, "keras"))]
+    rows["tags"] += ["dermatology", "dermoscopy", "skin-lesion", "research"]
     rows["datasets"] = list(dict.fromkeys(runs.dataset for runs in trained.both))
     rows["metrics"] = measures
     lines = ["---"]
@@ -130,29 +156,55 @@ def _quoted(text: str) -> str:
     return text if plain and not text[0].isdigit() else json.dumps(text)
 
 
-def _nets(content: Mapping[str, Any]) -> Iterator[str]:
-    yield (
-        f"ONNX files of nets that were trained with Keras. Each takes {content['takes']}. "
-        f"`bundle.json` says what else an answer depends on; `runs/predict.py --bundle` of the "
-        f"repository that wrote it, and `deploy/bundle.py` from Python, do all of it."
-    )
+def _nets(trained: Trained, content: Mapping[str, Any] | None) -> Iterator[str]:
+    if content:
+        yield (
+            f"{FILES[content['net_format']][1]} of nets that were trained with Keras. Each takes "
+            f"{TAKES}. `bundle.json` says what else an answer depends on; `runs/predict.py "
+            f"--bundle` of the repository that wrote it, and `deploy/bundle.py` from Python, do "
+            f"all of it."
+        )
+        halves = [(content[half] or {"nets": ()})["nets"] for half in ("masks", "classes")]
+        nets = {net["name"]: net for nets in halves for net in nets}
+    else:
+        yield (
+            f"Weights of Keras nets, each in the folder of its run. Each net takes {TAKES}. "
+            f"`runs/predict.py` of the repository that wrote them, and `deploy/load.py` from "
+            f"Python, build the nets and ask them about images."
+        )
+        nets = {
+            run.name: {
+                "image_size": run.image_size,
+                "preprocessing": run.steps,
+                "lesion_view": run.settings.get("lesion_view", "whole"),
+                "file": f"{run.name}/{run.weights.name}",
+            }
+            for runs in trained.both
+            for run in runs.runs
+        }
     rows = [
         (
-            net["name"],
-            what,
-            net["image_size"],
-            net["preprocessing"],
-            net.get("lesion_view", "whole"),
-            f"`{net['file']}`",
+            run.name,
+            TASKS[runs.task].what,
+            nets[run.name]["image_size"],
+            nets[run.name]["preprocessing"],
+            nets[run.name].get("lesion_view", "whole"),
+            f"`{nets[run.name]['file']}`",
         )
-        for half, what in (("masks", "outline of the lesion"), ("classes", "class"))
-        for net in (content[half] or {"nets": ()})["nets"]
+        for runs in trained.both
+        for run in runs.runs
     ]
     yield _table(("net", "says", "side in pixels", "preprocessing", "sees", "file"), rows)
-    if content["classes"]:
-        yield "Classes, in the order of the outputs: " + ", ".join(
-            map(_plain, content["classes"]["classes"])
+    if trained.classifier is not None:
+        classes = trained.classifier.classes
+        yield "Classes, in the order of the outputs: " + "; ".join(
+            _plain(_named(name, classes)) for name in classes
         )
+
+
+def _named(name: str, classes: Sequence[str]) -> str:
+    """A class, its abbreviation spelt out where that is known."""
+    return ", ".join(filter(None, (name, spelt_out(classes).get(name))))
 
 
 def find_licences(trained: Trained, root: Path) -> dict[str, Licence]:
@@ -186,7 +238,10 @@ def _data(runs: Ensemble, licence: Licence) -> Iterator[str]:
     yield _table(("", ""), about.items())
     if "label" in folds:
         counts = folds["label"].value_counts()
-        rows = [(name, f"{counts.get(k, 0):,}") for k, name in enumerate(runs.classes)]
+        rows = [
+            (_named(name, runs.classes), f"{counts.get(k, 0):,}")
+            for k, name in enumerate(runs.classes)
+        ]
         yield _table(("class", "images"), rows)
     for name, text in licence.texts.items():
         short = text if len(text) <= LONGEST else text[:LONGEST] + " ..."
@@ -206,6 +261,7 @@ def _scopes(runs: Ensemble) -> Iterator[Scope]:
             weight_hashes={run.name: runs.weight_hashes[run.name]},
         )
         for run in runs.runs
+        if run.name != runs.name
     ]
     for ensemble in (runs, *alone):
         for eval_set in EVALUATED:
@@ -258,10 +314,19 @@ def _interval(row: Sequence[float | None]) -> str:
 def _tuned(runs: Ensemble) -> Iterator[str]:
     """What was tuned, and what it is worth on images it was not tuned on."""
     yield f"### {_plain(runs.name)}"
+    if runs.k_folds is not None:
+        yield "Tuned values hold for all folds of a training together: see the card of these."
+        return
     what = "probabilities" if TASKS[runs.task].kind == "classes" else "rules for masks"
     for tta in (False, True):
         scope = Scope(runs, "fold", tta)
-        found, views = tuned.load_tuned(scope), "8 views" if tta else "1 view"
+        views = "8 views" if tta else "1 view"
+        try:
+            found = tuned.load_tuned(scope)
+        except UserError as error:
+            log.warning("the model card leaves out tuned values: %s", error)
+            yield f"What was tuned for {views} of an image is of other weights than there are now."
+            continue
         if found is None:
             told = f"`{script(runs.task, 'tune')}` was not run for {views} of an image"
             yield f"Not tuned: {told}, so {what} are as the nets give them."
@@ -287,14 +352,16 @@ def _limits(trained: Trained) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _made(trained: Trained, content: Mapping[str, Any]) -> Iterator[str]:
-    """Settings, versions, weights, and how alike the files answer."""
-    compared = {readable(key): value for key, value in content["compared"].items()}
-    yield "Answers of these files compared with those of Keras:"
-    yield _table(("", ""), compared.items())
-    if content["half"]:
-        yield "Weights are stored as float16."
-    lists = {"Exported with": content["made_with"]}
+def _made(trained: Trained, content: Mapping[str, Any] | None) -> Iterator[str]:
+    """Settings, versions, weights, and of a bundle how alike the files answer."""
+    lists = {}
+    if content:
+        compared = {readable(key): value for key, value in content["compared"].items()}
+        yield "Answers of these files compared with those of Keras:"
+        yield _table(("", ""), compared.items())
+        if content["half"]:
+            yield "Weights are stored as float16."
+        lists["Exported with"] = content["made_with"]
     for runs in trained.both:
         about = facts.about(Scope(runs, "fold", False), None, 0)
         about = {

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # nets of a bundle need none of them
 
     from training.run_folder import Run
 
+TAKES = "RGB uint8 (batch, side, side, 3); scaling is part of each net"
 # uint8 (B, S, S, 3) -> logits float32 (B, S, S, 1)
 Segment = Callable[[np.ndarray], np.ndarray]
 # uint8 (B, S, S, 3) -> logits (B, C), what enters the hidden layer (B, F + M), its map (B, h, w, F)

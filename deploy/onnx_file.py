@@ -5,40 +5,21 @@ file: the same inputs, outputs under names of one's own, batches of any size. Th
 requirements-export.txt do it, through `model.export` of Keras.
 """
 
-import inspect
 import logging
-import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from deploy.simplify import halved, simplified
 from misc_utils.command_line import REPOSITORY, silence
 from misc_utils.errors import UserError
 
 PACKAGES = ("tf2onnx", "onnx", "onnxruntime")
 REQUIREMENTS = REPOSITORY / "requirements-export.txt"
-LEAST = 256  # numbers of a tensor that is stored as float16; of smaller ones nothing would be saved
-
-
-def check_packages() -> None:
-    """UserError unless nets can be converted here; Keras is loaded for it."""
-    missing = [name for name in PACKAGES if find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f"to export, {', '.join(missing)} must be installed: {sys.executable} -m pip install "
-            f"-r {REQUIREMENTS}"
-        )
-    import keras
-
-    if keras.backend.backend() != "tensorflow":
-        raise UserError(
-            f"nets are exported with TensorFlow, whatever they were trained with; KERAS_BACKEND is "
-            f"{keras.backend.backend()}. Set it to tensorflow (packages: requirements.txt)."
-        )
+ENDING = ".onnx"
 
 
 def convert(
@@ -64,8 +45,8 @@ def convert(
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the converter, about itself
         logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
-        file = Path(folder) / "net.onnx"
-        simple = _simplified(model)
+        file = Path(folder) / f"net{ENDING}"
+        simple = simplified(model)
         with silence():  # TensorFlow, in C++
             simple.export(file, format="onnx", verbose=False)
         net = onnx.load(file)
@@ -86,110 +67,6 @@ def convert(
             f"backbone; docs/export.md lists those that were tried."
         ) from None
     return net.SerializeToString(deterministic=True)
-
-
-def _simplified(model):
-    """The same net with the same weights, of nothing but what the converter knows.
-
-    It has been called, as the exporter asks of a model that was cut out of another.
-    """
-    import keras
-
-    simple = keras.models.clone_model(model, clone_function=_replaced, call_function=_call)
-    simple([np.zeros((1, *entry.shape[1:]), entry.dtype) for entry in simple.inputs])
-    return simple
-
-
-def _call(operation, *args, **kwargs):
-    """Call an operation as the exporter can follow it.
-
-    Arrays take the place of tensors, which would become inputs. That nobody trains is said to each
-    layer: `Resizing`, where it is not told, says to all behind it that somebody does.
-    """
-    import keras
-
-    def plain(part):
-        symbolic = isinstance(part, keras.KerasTensor) or not keras.ops.is_tensor(part)
-        return part if symbolic else np.asarray(part)
-
-    args, kwargs = keras.tree.map_structure(plain, (args, kwargs))
-    if "training" in inspect.signature(operation.call).parameters:
-        kwargs["training"] = False
-    return operation(*args, **kwargs)
-
-
-def _replaced(layer):
-    """The layer itself, or another that computes the same."""
-    for is_such, replace in _REPLACEMENTS:
-        if is_such(layer):
-            return replace(layer)
-    return layer
-
-
-def _is_normalization(layer) -> bool:
-    import keras
-
-    return isinstance(layer, keras.layers.Normalization)
-
-
-def _as_rescaling(layer):
-    """Its mean and variance are tensors that the net holds, which would become inputs."""
-    import keras
-
-    deviation = np.maximum(np.sqrt(np.asarray(layer.variance)), keras.config.epsilon()).ravel()
-    scale, offset = 1 / deviation, -np.asarray(layer.mean).ravel() / deviation
-    return keras.layers.Rescaling(scale.tolist(), offset.tolist(), dtype="float32", name=layer.name)
-
-
-def _is_grouped(layer) -> bool:
-    import keras
-
-    return isinstance(layer, keras.layers.Conv2D) and (
-        1 < layer.groups == layer.filters == layer.input.shape[-1]
-    )
-
-
-def _as_depthwise(layer):
-    """A convolution with a group for each channel; Keras compiles it into an opaque call."""
-    import keras
-
-    other = keras.layers.DepthwiseConv2D(
-        layer.kernel_size,
-        layer.strides,
-        layer.padding,
-        dilation_rate=layer.dilation_rate,
-        activation=layer.activation,
-        use_bias=layer.use_bias,
-        dtype="float32",
-        name=layer.name,
-    )
-    other.build(layer.input.shape)
-    kernel, *bias = layer.get_weights()  # (k, k, 1, C)
-    other.set_weights([kernel.transpose(0, 1, 3, 2), *bias])
-    return other
-
-
-def _is_gelu(layer) -> bool:
-    import keras
-
-    return getattr(layer, "activation", None) is keras.activations.gelu and not layer.weights
-
-
-def _as_erf(layer):
-    """GELU by the function erf; the converter knows no erfc, by which TensorFlow computes it."""
-    import keras
-
-    def gelu(x):
-        return 0.5 * x * (1 + keras.ops.erf(x / np.float32(np.sqrt(2))))
-
-    return keras.layers.Activation(gelu, dtype="float32", name=layer.name)
-
-
-_REPLACEMENTS: tuple[tuple[Callable, Callable], ...] = (
-    (_is_normalization, _as_rescaling),
-    (_is_grouped, _as_depthwise),
-    (_is_gelu, _as_erf),
-)
 
 
 def _name(graph, outputs: Sequence[str]) -> None:
@@ -229,12 +106,10 @@ def _halve(graph) -> None:
     for tensor in graph.initializer:
         if tensor.data_type != TensorProto.FLOAT:
             continue
-        values = numpy_helper.to_array(tensor)
-        largest = np.finfo(np.float16).max
-        if values.size < LEAST or not (np.abs(values) <= largest).all():
+        half, name = halved(numpy_helper.to_array(tensor)), tensor.name
+        if half is None:
             continue
-        name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
+        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}_half"))
         casts.append(helper.make_node("Cast", [tensor.name], [name], to=TensorProto.FLOAT))
     for node in reversed(casts):
         graph.node.insert(0, node)

@@ -21,6 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from datasets.pictures import SUFFIXES, read_image
 from deploy import answers
@@ -34,7 +35,26 @@ MOST_BYTES = 50_000_000  # of an image
 FORM_BYTES = 10_000  # what the form has around it, at most
 MOST_WAITING = 8  # images that are sent or waited for at a time
 SECONDS = 30  # to send one
-MEDIA_TYPES = {".jpg": "image/jpeg", ".png": "image/png"}
+SHOWN = ("overlays", "crops", "heat")  # pictures, all of them JPEG
+
+
+class Connection(H11Protocol):
+    """Ends a connection over which no request comes; uvicorn waits for one for ever."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        self.asked = False
+        self.loop.call_later(SECONDS, self._end_unless_asked)
+
+    def data_received(self, data: bytes) -> None:
+        """Take in a part of a request."""
+        super().data_received(data)
+        self.asked = self.cycle is not None
+
+    def _end_unless_asked(self) -> None:
+        if not self.asked:
+            self.transport.close()
 
 
 class _InMemory(MultiPartParser):
@@ -168,12 +188,12 @@ def _answer(predictor: Predictor, name: str, content: bytes) -> dict:
         raise HTTPException(422, f"{name}: too large for the memory of this machine") from None
     try:
         said = predictor.predict_batch([image])[0]
-        pictures = answers.draw(image, said)
+        pictures = answers.draw(image, said, SHOWN)
     except Exception:  # whatever it is, the page goes on for the next image
         log.exception("an image was not answered")
         where = "The terminal that this page was started in says why."
         raise HTTPException(500, f"{name}: the networks could not answer. {where}") from None
-    files = {kind: data_uri(drawn, MEDIA_TYPES[end]) for kind, (end, drawn) in pictures.items()}
+    files = {kind: data_uri(drawn, "image/jpeg") for kind, (_, drawn) in pictures.items()}
     row = answers.row_of(PurePath(name).stem, said)
     return answers.card_of(row | {"path": name, "files": files})
 

@@ -37,6 +37,7 @@ def main(settings: Settings) -> dict[str, float]:
 
     from datasets.folds import limit_labels
     from datasets.pictures import read_original
+    from deploy import model_card
     from evaluation import calibration, class_evaluation, scores, tuned
     from inference import kept_logits
     from inference.ensemble import images_to_score
@@ -87,8 +88,10 @@ def main(settings: Settings) -> dict[str, float]:
     file = class_report.write(
         scope, used, table, scored, lambda image_id: read_original(originals[image_id])
     )
+    card = model_card.write_for(ensemble, paths.root())
     what = facts.described(scope, to_score.of_fold)
     print(f"{ensemble.name} on {len(table)} images ({what}); report: {file}")
+    print(f"model card: {card}")
     print(class_report.text(scored, table))
     means = scored.overall["value"]
     print(f"accuracy: {means['accuracy']:.3f}, balanced accuracy: {means['balanced_accuracy']:.3f}")

@@ -31,6 +31,7 @@ class Settings:
 def main(settings: Settings) -> dict[str, float]:
     import numpy as np
 
+    from deploy import model_card
     from evaluation import bootstrap, calibration, class_evaluation, tuned
     from evaluation.calibration import ClassChoice
     from inference import kept_logits
@@ -83,6 +84,7 @@ def main(settings: Settings) -> dict[str, float]:
     decisive = "balanced_accuracy" if settings.decision_weights else "negative_log_likelihood"
     chosen, worth, dropped = tuned.keep_gain(worth, decisive, chosen, default)
     tuned.write_tuned(scope, chosen, worth)
+    model_card.write_for(scope.ensemble, paths.root())
     measures = ["balanced_accuracy", "accuracy", "negative_log_likelihood", "calibration_error"]
     print(facts.tuning_text(scope, to_score.of_fold, len(truth), chosen, worth, measures, dropped))
     return worth["tuned on other folds"]["value"].to_dict()

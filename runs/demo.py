@@ -6,7 +6,6 @@ Everything lands in demo/ beside the other folders: drawn data, runs, prediction
 scripts follow one another and that they work here; its scores say nothing about real skin.
 """
 
-import importlib.util
 import json
 import os
 import shlex
@@ -98,13 +97,11 @@ def plan_steps(settings: Settings) -> list[tuple[str, ...]]:
 
 def what_export_lacks() -> str:
     """Why export.py cannot run here; empty where it can."""
-    from deploy.onnx_file import PACKAGES
+    from deploy.export import lacking
 
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         return "exporting takes TensorFlow, and KERAS_BACKEND names another"
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    install = f"{sys.executable} -m pip install -r {paths.repository / 'requirements-export.txt'}"
-    return f"{', '.join(missing)} must be installed: {install}" if missing else ""
+    return lacking("onnx")
 
 
 def run_script(script: str, flags: list[str], root: Path) -> None:

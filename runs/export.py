@@ -1,12 +1,14 @@
-"""Write trained nets as a bundle: ONNX files that predict.py and others run without Keras.
+"""Write trained nets as a bundle: ONNX or LiteRT files that predict.py runs without Keras.
 
 python3 runs/export.py --segmenter vgg16:0 --classifier densenet121:0
+python3 runs/export.py --format litert --name bundle_litert
 python3 runs/predict.py photos/ --bundle submissions/bundle
 
 A bundle that does not answer as Keras does is not written. Research only: not for diagnosis.
 """
 
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import paths  # isort: skip  (the repository on sys.path)
 from misc_utils import command_line
@@ -22,6 +24,8 @@ class Settings:
     mask: bool = True  # with nets that find the lesion
     classes: bool = True  # with nets that tell the class
     name: str = "bundle"  # of the folder in submissions/ that all is written to
+    format: Literal["onnx", "litert"] = "onnx"
+    """of the files of nets: ONNX, or LiteRT (.tflite), which ai-edge-litert runs"""
     half: bool = False  # store weights as float16: half the size, a little less exact
     verify_images: int = 8  # on how many images answers are compared with those of Keras
     batch_size: int = 8  # images per step
@@ -30,7 +34,7 @@ class Settings:
 
 
 def main(settings: Settings) -> dict:
-    from deploy import answers, bundle, export, load, model_card, onnx_file
+    from deploy import answers, bundle, export, load, model_card
     from misc_utils import provenance
     from misc_utils.errors import UserError
     from misc_utils.messages import command
@@ -51,6 +55,8 @@ def main(settings: Settings) -> dict:
         raise UserError("with --no-mask and --no-classes there is nothing to export.")
     free = ("name", "overwrite", "batch_size", "verify_images")
     used = {key: value for key, value in asdict(settings).items() if key not in free}
+    if settings.format == "onnx":  # of which records of earlier bundles say nothing
+        del used["format"]
     made_by = {"settings": used, "weights": found.weight_hashes, "format": bundle.FORMAT}
     made_by["tuned"] = export.tuned_values(found)
     submissions, folder = paths.submissions_dir(), paths.submissions_dir() / settings.name
@@ -64,14 +70,14 @@ def main(settings: Settings) -> dict:
 
         # 2 load the nets, and the images that their answers are compared on
         command_line.import_keras()
-        onnx_file.check_packages()
+        export.check_packages(settings.format)
         trained = export.in_float32(found)
         predictor = load.load_predictor(paths.root(), trained, batch_size=settings.batch_size)
         images, source = export.images_to_compare(paths.root(), trained, settings.verify_images)
 
         # 3 write and compare; where the answers are not alike nothing is left
         with export.whole_folder(folder) as new:
-            content = export.write_nets(new, predictor, trained, settings.half)
+            content = export.write_nets(new, predictor, trained, settings.format, settings.half)
             written = bundle.read_bundle(new, settings.mask, settings.classes)
             parity = export.compare(
                 predictor, bundle.load_bundle(written), images, source, settings.batch_size

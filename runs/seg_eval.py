@@ -43,6 +43,7 @@ def main(settings: Settings) -> dict[str, float]:
     from datasets.folds import limit_images
     from datasets.pictures import read_original
     from datasets.tasks import TASKS
+    from deploy import model_card
     from evaluation import attribute_scoring, bootstrap, scores, tuned
     from inference import kept_logits
     from inference.ensemble import images_to_score
@@ -103,8 +104,10 @@ def main(settings: Settings) -> dict[str, float]:
 
     write = mask_report.write if task == 1 else attribute_report.write
     file = write(scope, used, overall, table, shown)
+    card = model_card.write_for(ensemble, paths.root())
     what = facts.described(scope, to_score.of_fold)
     print(f"{ensemble.name} on {len(table)} images ({what}), at original size; report: {file}")
+    print(f"model card: {card}")
     print(facts.scores_text(overall))
     if task == 1:
         print(facts.folds_text(table, TASKS[task].measures), end="")

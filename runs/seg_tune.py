@@ -37,6 +37,7 @@ def main(settings: Settings) -> dict[str, float]:
     import numpy as np
     from tqdm import tqdm
 
+    from deploy import model_card
     from evaluation import bootstrap, tuned
     from evaluation.calibration import parts_of
     from evaluation.mask_scoring import MaskFor, score_masks
@@ -104,6 +105,7 @@ def main(settings: Settings) -> dict[str, float]:
     default = MaskChoice((1 / members,) * members)
     best, worth, dropped = tuned.keep_gain(worth, settings.measure, best, default)
     tuned.write_tuned(scope, best, worth)
+    model_card.write_for(scope.ensemble, paths.root())
     measures, folds, count = (
         ["jaccard", "threshold_jaccard", "dice"],
         to_score.of_fold,

@@ -18,6 +18,7 @@ from misc_utils import command_line
 
 # of uvicorn; names of images are not logged, and headers that a proxy would set are not believed
 SERVER = {
+    "http": "deploy.page:Connection",
     "log_level": "error",
     "access_log": False,
     "proxy_headers": False,

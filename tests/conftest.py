@@ -59,6 +59,13 @@ def trained_root(tmp_path_factory, drawn_data):
 
 
 @pytest.fixture
+def at_root(trained, monkeypatch):
+    """The root that a file of tests trained nets in, its fixture `trained`, named by ISIC_ROOT."""
+    monkeypatch.setenv("ISIC_ROOT", str(trained))
+    return trained
+
+
+@pytest.fixture
 def eagerly():
     """Trainings of two steps, which TensorFlow runs in less time than it takes to trace them."""
     with run_eagerly():

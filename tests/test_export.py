@@ -1,6 +1,5 @@
 """Bundles: export.py, and predict.py --bundle where nothing but a bundle's packages can be had."""
 
-import importlib.util
 import json
 import os
 import re
@@ -19,15 +18,14 @@ import predict
 import pytest
 from quickly import draw_nothing
 
-from deploy import answers, bundle, export, load, model_card, onnx_file
+from deploy import answers, bundle, export, load, model_card, onnx_file, runtimes
 from misc_utils.errors import UserError
 from models.classifier import build_classifier
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow"
-    or any(importlib.util.find_spec(name) is None for name in onnx_file.PACKAGES),
-    reason="nets are exported with TensorFlow and the packages of requirements-export.txt",
+    keras.backend.backend() != "tensorflow" or any(map(export.lacking, export.CONVERTERS)),
+    reason="nets are exported with TensorFlow and the packages of requirements-dev.txt",
 )
 
 TINY = {
@@ -59,12 +57,6 @@ def trained(tmp_path_factory, trained_root):
         cls_tune.main(cls_tune.Settings(backbone="tiny", decision_weights=True))
         export_script.main(export_script.Settings(verify_images=5))
     return root
-
-
-@pytest.fixture
-def at_root(trained, monkeypatch):
-    monkeypatch.setenv("ISIC_ROOT", str(trained))
-    return trained
 
 
 @pytest.fixture
@@ -113,7 +105,11 @@ def same_answers(root, one, other, most=1e-5):
 def test_a_bundle_says_what_its_answers_depend_on(at_root):
     folder = at_root / "submissions/bundle"
     content = described(folder)
-    assert content["format"] == bundle.FORMAT and "Not for diagnosis" in content["use"]
+    assert (
+        content["format"] == bundle.FORMAT
+        and content["net_format"] == "onnx"
+        and "Not for diagnosis" in content["use"]
+    )
     names = {f"task{task}_tiny_k{fold}_v0" for task in (1, 3) for fold in (0, 1)}
     assert content["made_from"].keys() == names
     nets = content["masks"]["nets"] + content["classes"]["nets"]
@@ -223,6 +219,53 @@ def test_an_archive_gets_the_same_answers(at_root, photos, tmp_path, blocked, ru
             assert row[f"probability_{name}"] == pytest.approx(value, abs=1e-6)
 
 
+@pytest.fixture
+def one_net(tmp_path, trained):
+    """A root with a single fold of the classifier."""
+    root = tmp_path / "one"
+    (root / "model_data").mkdir(parents=True)
+    name = "task3_tiny_k0_v0"
+    shutil.copytree(trained / "model_data" / name, root / "model_data" / name)
+    (root / "data").symlink_to(trained / "data")
+    return root
+
+
+def test_a_bundle_of_litert_needs_neither_keras_nor_onnxruntime(
+    one_net, photos, tmp_path, blocked, run_script, monkeypatch
+):
+    monkeypatch.setenv("ISIC_ROOT", str(one_net))
+    flags = ("--format", "litert", "--half", "--no-mask", "--verify-images", "2")
+    code, out, err = run_script(export_script, *flags)
+    assert code == 0 and "probabilities" in out, err
+    folder = one_net / "submissions/bundle"
+    content = described(folder)
+    assert content["net_format"] == "litert" and content["compared"]["most_apart"] > 1e-8
+    (net,) = content["classes"]["nets"]
+    weights = one_net / "model_data/task3_tiny_k0_v0/task3_tiny_k0_v0.weights.h5"
+    size = (folder / net["file"]).stat().st_size
+    assert net["file"].endswith(".tflite") and size < 0.7 * weights.stat().st_size
+    card = (folder / model_card.NAME).read_text()
+    assert "library_name: tflite" in card and "LiteRT files" in card and "ONNX" not in card
+    code, _, err = run_script(export_script, "--no-mask")
+    assert code == 1 and "settings.format" in err
+
+    (tmp_path / "blocker/onnxruntime.py").write_text("raise ImportError('blocked')")
+    command = [sys.executable, ROOT / "runs/predict.py", photos, "--bundle", folder, "--no-mask"]
+    done = subprocess.run(
+        [*command, "--batch-size", "3"], env=blocked, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "XNNPACK" not in done.stderr, done.stderr
+    found = answered(tmp_path / "root", "predictions")
+    predictor = load.load_predictor(
+        one_net, load.find_trained(one_net / "model_data", None, None, mask=False)
+    )
+    answers_there = [row for row in found if "reason" not in row]
+    assert len(answers_there) == 5
+    for row in answers_there[:2]:
+        for name, value in predictor.predict(Path(row["path"]).read_bytes()).probability.items():
+            assert row["probability"][name] == pytest.approx(value, abs=1e-3)
+
+
 def test_what_is_done_is_left_alone(at_root, photos, run_script):
     folder = at_root / "submissions/bundle"
     before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
@@ -245,6 +288,7 @@ def test_what_is_done_is_left_alone(at_root, photos, run_script):
         (lambda folder: (folder / "bundle.json").write_text("{"), "cannot be read as a bundle"),
         (lambda folder: (folder / "bundle.json").write_text("[]"), "cannot be read as a bundle"),
         (lambda folder: change(folder, format=99), "format 99"),
+        (lambda folder: change(folder, net_format="rolls"), "its nets are rolls files"),
         (lambda folder: change(folder, classes=None), "this bundle has no classifier"),
         (lambda folder: change(folder, masks={"name": "x"}), "cannot be read as a bundle"),
         (lambda folder: change(folder, files={}), "cannot be read as a bundle"),
@@ -278,6 +322,13 @@ def outside(folder):
     content["files"]["../net.onnx"] = content["files"][net["file"]]
     net["file"] = "../net.onnx"
     change(folder, **content)
+
+
+def test_nets_of_earlier_bundles_are_onnx(copy):
+    content = described(copy)
+    del content["net_format"]
+    (copy / "bundle.json").write_text(json.dumps(content))
+    assert len(bundle.load_bundle(bundle.read_bundle(copy)).names) == 4
 
 
 def test_flags_that_do_not_fit_a_bundle(copy, photos, run_script):
@@ -360,36 +411,59 @@ def test_the_model_card_is_filled_from_files(at_root):
             assert line.endswith("|")
 
 
+def test_trainings_have_a_card_too(at_root):
+    found = load.find_trained(at_root / "model_data", None, None)
+    for runs, tuned in ((found.segmenter, "Not tuned"), (found.classifier, "temperature")):
+        card = (runs.folder / model_card.NAME).read_text()
+        assert "library_name: keras" in card and "Not for diagnosis" in card
+        assert "ONNX" not in card and "bundle" not in card and tuned in card
+        scores = json.loads(runs.file("scores_fold.json").read_text())
+        name = "jaccard" if runs.task == 1 else "balanced_accuracy"
+        assert f"{scores[name]:.3f} ({scores['intervals_95'][name][0]:.3f} to" in card
+        for run in runs.runs:
+            assert f"`{run.name}/{run.weights.name}`" in card
+            assert (runs.folder.parent / run.name / run.weights.name).is_file()
+    assert "BCC, basal cell carcinoma |" in card
+
+
 def test_packages_that_are_missing_are_named(monkeypatch):
-    monkeypatch.setattr(onnx_file, "find_spec", lambda name: None)
+    monkeypatch.setattr(export, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"tf2onnx, onnx, onnxruntime .*requirements-export\.txt"):
-        onnx_file.check_packages()
+        export.check_packages("onnx")
+    with pytest.raises(UserError, match=r"(?s)requirements-bundle-litert\.txt.*Linux"):
+        export.check_packages("litert")
 
 
-def test_without_onnxruntime_it_is_said_what_to_install(copy, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+def test_a_runtime_that_is_missing_is_said(copy, monkeypatch):
+    for name in ("onnxruntime", "ai_edge_litert.interpreter"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UserError, match=r"onnxruntime cannot be loaded.*requirements-bundle\.txt"):
+        bundle.load_bundle(bundle.read_bundle(copy))
+    change(copy, net_format="litert")
+    with pytest.raises(
+        UserError, match=r"ai-edge-litert cannot be loaded.*-litert\.txt\nThere are"
+    ):
         bundle.load_bundle(bundle.read_bundle(copy))
 
 
 @pytest.fixture
 def session_of():
     """Converts a model; what it says of images, by Keras and by the file."""
-    import onnxruntime
 
-    def answers_of(model, *taken):
-        content = onnx_file.convert(model, "net", ["said"], {})
-        session = onnxruntime.InferenceSession(content)
-        names = [entry.name for entry in session.get_inputs()]
-        (said,) = session.run(["said"], dict(zip(names, taken, strict=True)))
+    def answers_of(model, *taken, net_format="onnx"):
+        content = export.CONVERTERS[net_format].convert(model, "net", ["said"], {})
+        run = runtimes.load_net(net_format, Path("net"), content, ["said"])
+        names = [entry.name for entry in model.inputs]
+        (said,) = run(dict(zip(names, taken, strict=True)))
         asked = taken[0] if len(taken) == 1 else list(taken)
         return np.asarray(model.predict_on_batch(asked)), said
 
     return answers_of
 
 
-def test_layers_that_the_converter_does_not_know(session_of):
-    """Those of DenseNet, EfficientNetV2 and ConvNeXt; they are replaced by others."""
+@pytest.mark.parametrize("net_format", export.CONVERTERS)
+def test_layers_that_converters_do_not_know(net_format, session_of):
+    """Those of DenseNet, EfficientNetV2, ConvNeXt and decoders; they are replaced by others."""
     keras.utils.set_random_seed(1)
     image = keras.Input((8, 8, 3), dtype="uint8", name="image")
     x = keras.layers.Rescaling(1.0, dtype="float32")(image)
@@ -398,14 +472,15 @@ def test_layers_that_the_converter_does_not_know(session_of):
     x = keras.layers.Conv2D(4, 3)(x)
     x = keras.layers.Conv2D(4, 3, groups=4, padding="same")(x)
     x = keras.layers.Activation("gelu")(x)
+    x = keras.layers.Conv2DTranspose(5, 2, strides=2)(x)
     model = keras.Model(image, x)
-    model.layers[-2].set_weights(
-        [np.random.default_rng(0).normal(size=w.shape) for w in model.layers[-2].get_weights()]
-    )
+    random = np.random.default_rng(0)
+    for layer in (model.layers[-3], model.layers[-1]):
+        layer.set_weights([random.normal(size=w.shape) for w in layer.get_weights()])
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
     before = [weights.copy() for weights in model.get_weights()]
-    expected, found = session_of(model, images)
-    assert np.abs(expected).max() > 1
+    expected, found = session_of(model, images, net_format=net_format)
+    assert np.abs(expected).max() > 1 and found.shape == (2, 12, 12, 5)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import http.client
 import io
 import os
@@ -20,9 +21,12 @@ import serve
 import uvicorn
 from PIL import Image
 
+from datasets.challenge import CLASSES
+from deploy import answers
 from deploy.page import build_app
 from deploy.predictor import Prediction
 from misc_utils.errors import UserError
+from reports.pages import _environment
 
 ROOT = Path(__file__).resolve().parents[1]
 BOUNDARY = "between"
@@ -131,6 +135,28 @@ def test_an_image_is_answered_in_one_page_without_other_files(port):
     outside = re.findall(r"""(?:src|href|action|url)\s*[=(]\s*["']?([^"'\s>)]+)""", text)
     assert {one.split(",")[0] for one in outside} <= {"data:image/jpeg;base64", "data:", "/"}
     assert "://" not in text
+
+
+def test_abbreviations_of_the_challenge_are_spelt_out(tmp_path):
+    answered = Nets().predict_batch([np.zeros((60, 90, 3), np.uint8)])[0]
+    probability = dict.fromkeys(CLASSES, 0.1) | {"MEL": 0.4}
+    row = answers.row_of("photo", dataclasses.replace(answered, probability=probability))
+    card = answers.card_of(row | {"path": "photo.jpg", "files": {}})
+    answer = _environment().get_template("answer.html.j2").module.answer(card)
+    assert "<strong>MEL</strong>, melanoma</p>" in answer
+    assert "BCC<small>, basal cell carcinoma</small>" in answer
+    del row["probability"]["VASC"]  # other classes: MEL may mean anything
+    card = answers.card_of(row | {"path": "photo.jpg", "files": {}})
+    answer = _environment().get_template("answer.html.j2").module.answer(card)
+    assert "<strong>MEL</strong></p>" in answer and "<small>" not in answer
+
+
+def test_the_page_draws_what_it_shows_alone(port, monkeypatch):
+    encoded = []
+    draw = answers.encode
+    monkeypatch.setattr(answers, "encode", lambda *a: encoded.append(a[0]) or draw(*a))
+    assert request(port, body=form(picture()))[0] == 200
+    assert encoded == [".jpg"] * 3
 
 
 def test_browsers_are_told_to_load_and_frame_nothing(port):
@@ -267,6 +293,16 @@ def test_who_sends_slowly_is_told_so_and_holds_nobody_up(port):
         for one in slow:
             found = one.result()
             assert found.startswith(b"HTTP/1.1 408") and b"did not arrive within 3 s" in found
+
+
+def test_a_connection_without_a_request_is_ended(monkeypatch):
+    monkeypatch.setattr("deploy.page.SECONDS", 0.3)
+    with served(Nets(seconds=0.6)) as port:
+        for begun in (b"", b"GET / HTTP/1.1\r\nHost: local"):
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+                connection.sendall(begun)
+                assert connection.recv(100) == b""
+        assert request(port, body=form(picture()))[0] == 200  # a request may take longer
 
 
 def test_a_size_that_is_not_told_is_counted(port):

@@ -34,12 +34,6 @@ def trained(tmp_path_factory, trained_root):
 
 
 @pytest.fixture
-def at_root(trained, monkeypatch):
-    monkeypatch.setenv("ISIC_ROOT", str(trained))
-    return trained
-
-
-@pytest.fixture
 def mixed(tmp_path, drawn_data):
     """Thirty files of many kinds in a folder, three of them broken, and a zip archive."""
     folder = tmp_path / "my photos"

@@ -138,6 +138,7 @@ def test_ensembles_of_two_sizes(root, run_script):
     code, _, err = run_script(seg_predict, *flags, "--overwrite")
     assert code == 1 and "Tune again" in err
     assert run_script(seg_eval, *both, "--k-fold", "all")[0] == 0  # scored again, with a note
+    assert "is of other weights than there are now" in file.with_name("MODEL_CARD.md").read_text()
     report = file.with_name("task1_tiny_v0+tiny_vb_report_fold.html").read_text()
     assert "tuned on other folds" not in report and "Tune again" in report
 
