@@ -61,6 +61,7 @@ class Settings:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU
     workers: int = 4  # threads that read and augment batches
     log_to: tuple[Literal[*LOGGERS], ...] = ()  # programs that are told of each epoch
+    wait: bool = False  # for a fold that another process is training, instead of skipping it
     overwrite: bool = False  # delete runs of these folds and train from scratch
 
 
