@@ -215,7 +215,7 @@ class Sweep:
         self.rows, self.scopes, self.problems = {}, {}, {}  # by training, the last by name
 
     def score_finished(self, states) -> Iterator[str]:
-        """Score and tune trainings of which every fold is finished, each once; a line about each."""
+        """Score and tune what is finished on every fold, each once; a line about each."""
         finished = {state.job for state in states if state.what == "finished"}
         for training, jobs in self.jobs.items():
             if training in self.rows or training.label in self.problems:

@@ -24,14 +24,14 @@ def run_job(
     log: Path,
     retries: int,
     environment: Mapping[str, str],
-    asked_to_end: Callable[[], bool] = lambda: False,
+    signals: Callable[[], int] = int,
 ) -> int:
     """Train one fold; returns the exit code of the last process.
 
     A process that a signal ended, as when memory runs out, is started again, at most `retries`
-    times. `environment` is added to that of this process. Where `asked_to_end` says so, or an
-    exception such as KeyboardInterrupt comes, the training is sent SIGTERM: it ends after the
-    batch.
+    times. `environment` is added to that of this process. The training is sent SIGTERM as often as
+    `signals` says, once where an exception such as KeyboardInterrupt comes: at the first it ends
+    after the batch, at the second at once.
     """
     for _ in range(retries + 1):
         mark(log, started(socket.gethostname()))
@@ -44,12 +44,12 @@ def run_job(
                 env={**os.environ, **environment},
                 start_new_session=True,  # Ctrl-C in a terminal is for whoever started it
             )
-        ending = False
+        sent = 0
         try:
             while process.poll() is None:
-                if asked_to_end() and not ending:
+                if sent < signals():
                     process.terminate()
-                    ending = True
+                    sent += 1
                 time.sleep(POLL)
         except BaseException:
             process.terminate()
@@ -59,7 +59,7 @@ def run_job(
             if process.returncode is not None:
                 code = exit_code(process.returncode)
                 mark(log, f"{ENDED} {code}")
-        if ending or process.returncode >= 0:
+        if sent or process.returncode >= 0:
             break
     return code
 

@@ -8,7 +8,6 @@ import os
 import queue
 import shutil
 import subprocess
-import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -34,7 +33,7 @@ class LocalEngine:
         gpus = list_gpus()
         self.logs, self.root, self.retries = logs, root, retries
         self.at_once = at_once or max(len(gpus), 1)
-        self.ending = threading.Event()
+        self.signals = 0  # that each training is to be sent
         self.places: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
         for i in range(self.at_once):
             gpu = {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}
@@ -57,20 +56,22 @@ class LocalEngine:
 
     def interrupt(self, cancel: bool) -> None:
         """End the trainings after their batch; on this machine none is left to itself."""
-        self.ending.set()
-        self.threads.shutdown(wait=True, cancel_futures=True)
+        self.signals = 1
+        try:
+            self.threads.shutdown(wait=True, cancel_futures=True)
+        except BaseException:  # a second Ctrl-C
+            self.signals = 2
+            raise
 
     def close(self) -> None:
         """When all is done."""
         self.threads.shutdown()
 
     def _train(self, job: Job) -> None:
-        if self.ending.is_set():
-            return
         place = self.places.get()
         try:
             environment = {"ISIC_ROOT": str(self.root), **place}
-            run_job(job, log_of(self.logs, job), self.retries, environment, self.ending.is_set)
+            run_job(job, log_of(self.logs, job), self.retries, environment, lambda: self.signals)
         finally:
             self.places.put(place)
 

@@ -20,6 +20,7 @@ from training.run_folder import Run, list_runs
 # Lines that engines write into a log around what a training says
 QUEUED, STARTED, ENDED = "=== queued", "=== started", "=== ended with exit code"
 MARK = re.compile(f"^(?:({QUEUED})|({STARTED}) (.*)|{ENDED} ([0-9]+).*)$", re.MULTILINE)
+KILLED = "137"  # exit code of SIGKILL
 ENDED_FROM_OUTSIDE = (130, 143)  # exit codes of Ctrl-C and SIGTERM
 LAST_LINES = 5  # of a log that say why a training failed
 TAIL = 20_000  # bytes at the end of a log that are read
@@ -44,13 +45,15 @@ class State:
     epochs: int = 0  # whole ones that are done
     where: str = ""  # host, process, job of Slurm
     score: str = ""  # of the kept epoch, where it is finished
-    why: str = ""  # the last lines of its log, where it is neither running nor finished
+    why: str = ""  # where it is neither running nor finished: how it ended, last lines of its log
 
     @property
     def line(self) -> list[str]:
         """A row of the table."""
-        last = self.why.splitlines()[-1] if self.why and self.what == "failed" else ""
-        more = self.score or last or (self.where if self.what in ("running", "started") else "")
+        more = self.score or (self.where if self.what in ("running", "started") else "")
+        if self.what == "failed":
+            how, *lines = self.why.splitlines()
+            more = ": ".join([how, *lines[-1:]])
         return [self.job.run, self.what, f"{self.epochs} of {self.job.epochs}", more]
 
 
@@ -94,14 +97,15 @@ def _read_state(model_data: Path, run: Run | None, log: Path, job: Job) -> State
     if not marks:
         return State(job, "stopped" if epochs else "waiting", epochs)
     queued, started, where, code = marks[-1].groups()
-    why = "\n".join(line for line in text.splitlines() if line.strip())
-    why = "\n".join(why.splitlines()[-LAST_LINES:])
+    said = [line for line in text.splitlines() if line.strip() and not line.startswith("===")]
+    last = said[-LAST_LINES:]
     if queued:
         return State(job, "waiting", epochs)
     if started:
-        return State(job, "started", epochs, where=where, why=why)
+        return State(job, "started", epochs, where, why="\n".join(["no end in the log", *last]))
     what = "stopped" if int(code) in ENDED_FROM_OUTSIDE else "failed"
-    return State(job, what, epochs, why=why)
+    how = f"exit code {code}" + ", killed: perhaps out of memory" * (code == KILLED)
+    return State(job, what, epochs, why="\n".join([how, *last]))
 
 
 def _count_epochs(run: Run) -> int:
