@@ -6,10 +6,14 @@ node=${SLURMD_NODENAME:-$HOSTNAME}
 job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 
 # The training ends after its batch, and keeps its last whole epoch.
-end() { kill -TERM "$training" 2> /dev/null; }
-time_is_up= ended=
+end() { signalled=1; kill -TERM "$training" 2> /dev/null; }
+time_is_up= ended= signalled=
 trap 'time_is_up=1; end' USR1   # from --signal, some time before the time limit
 trap 'ended=1; end' TERM        # preempted, requeued or cancelled
+
+# Lines of the history of this run.
+epochs() { cat "$ISIC_ROOT/model_data/$run/$run.csv" 2> /dev/null | wc -l; }
+before=$(epochs)
 
 # One that a signal killed, as when memory runs out, is started again.
 for ((start = 0; start <= retries; start++)); do
@@ -18,7 +22,8 @@ for ((start = 0; start <= retries; start++)); do
     training=$!
     wait "$training"
     code=$?
-    while kill -0 "$training" 2> /dev/null; do  # a signal to this script ended the wait
+    while [[ $signalled ]]; do  # a signal to this script ended the wait
+        signalled=
         wait "$training"
         code=$?
     done
@@ -29,6 +34,10 @@ for ((start = 0; start <= retries; start++)); do
 done
 
 if [[ $time_is_up ]] && ((code != 0)); then
+    if [[ $(epochs) == "$before" ]]; then  # it would never get on
+        echo "error: no epoch was done before the time limit. Give more: --sbatch time=..."
+        exit 1
+    fi
     scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

@@ -64,6 +64,7 @@ class SlurmEngine:
         jobs = [job for job in jobs if job.run not in there]
         if not jobs:
             return
+        self.script.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.script, self.text(jobs))
         if not self.submit:
             print(f"Written: {self.script}. Submit it: sbatch {shlex.quote(str(self.script))}")

@@ -51,6 +51,7 @@ class Settings:
 
     parts: tuple[Literal["slurm", "ray"], ...] = ("slurm", "ray")  # what to run
     epochs: int = 20  # of each fold; the faults come early
+    whole: Path | None = None  # `whole` of a folder that was kept, instead of training it again
     keep: bool = False  # leave the folder with all logs, and name it
 
 
@@ -63,8 +64,11 @@ def main(settings: Settings) -> None:
         for part in settings.parts:
             shutil.copytree(whole, folder / part)
         print(f"{FOLDS} folds of {settings.epochs} epochs, without a fault", flush=True)
-        seconds = train_whole(whole, settings.epochs)
-        print(f"  {seconds:.0f} s", flush=True)
+        if settings.whole:
+            shutil.rmtree(whole)
+            shutil.copytree(settings.whole, whole)
+        else:
+            print(f"  {train_whole(whole, settings.epochs):.0f} s", flush=True)
         for part in settings.parts:
             print(f"\n{part}", flush=True)
             start = time.monotonic()
@@ -152,6 +156,19 @@ class Sweep:
             for fold in range(FOLDS)
             if fold != but and self.epochs(fold) >= 2 and is_alive(self.process(fold).get("pid", 0))
         ]
+
+    def wait_in_training(
+        self, command: subprocess.Popen | None, number: int, but: int | None = None
+    ) -> list[int]:
+        """So many folds that are in training; RuntimeError where the command ends before."""
+
+        def found() -> list[int]:
+            if command is not None and command.poll() is not None:
+                raise RuntimeError(f"sweep.py ended:\n{text_of(self.log)[-2000:]}")
+            folds = self.in_training(but)
+            return folds[:number] if len(folds) >= number else []
+
+        return wait_for(f"{number} folds in training", found)
 
     def is_waited_for(self, fold: int) -> bool:
         """Whether a second process waits for the one that trains a fold."""
@@ -367,7 +384,7 @@ def run_slurm(root: Path, epochs: int) -> list[str]:
         flags = ["--engine", "slurm", "--sbatch", "partition=low", "mem=1500", "time=30"]
         sweep = Sweep(root, epochs, flags, slurm.variables)
         command = sweep.start()
-        first = wait_for("three folds in training", lambda: three(sweep.in_training()))
+        first = sweep.wait_in_training(command, 3)
         killed, orphaned, preempted = first
         interrupt(command)
         node = sweep.process(orphaned)["host"]
@@ -386,10 +403,6 @@ def run_slurm(root: Path, epochs: int) -> list[str]:
         if "Repeat the command to follow" not in text_of(sweep.log):
             wrong.append("sweep.py does not say that the jobs go on")
         return wrong
-
-
-def three(folds: list[int]) -> list[int]:
-    return folds[:3] if len(folds) >= 3 else []
 
 
 def install_slurm() -> None:
@@ -460,7 +473,7 @@ def run_ray(root: Path, epochs: int) -> list[str]:
         flags = ["--engine", "ray", "--address", ray.address]
         sweep = Sweep(root, epochs, flags, {})
         command = sweep.start()
-        killed, lost = wait_for("two folds in training", lambda: two(sweep.in_training()))
+        killed, lost = sweep.wait_in_training(command, 2)
         interrupt(command)
         kill(sweep.process(killed)["pid"], f"the training of fold {killed}")
         lost_node = ray.node_of(sweep.process(lost)["pid"])
@@ -470,9 +483,7 @@ def run_ray(root: Path, epochs: int) -> list[str]:
         print(f"  SIGKILL to the node of fold {lost} and all on it", flush=True)
         ray.nodes.remove(lost_node)
         ray.add_node()
-        preempted, orphaned = wait_for(
-            "two other folds in training", lambda: two(sweep.in_training(but=lost))
-        )
+        preempted, orphaned = sweep.wait_in_training(None, 2, but=lost)
         node = ray.node_of(sweep.process(preempted)["pid"])
         node.terminate()
         print(f"  SIGTERM to the node of fold {preempted}", flush=True)
@@ -487,10 +498,6 @@ def run_ray(root: Path, epochs: int) -> list[str]:
         ray.add_node()
         command = sweep.start()
         return sweep.hold_until_waited_for(orphaned) + finish(sweep, command)
-
-
-def two(folds: list[int]) -> list[int]:
-    return folds[:2] if len(folds) >= 2 else []
 
 
 # --- processes

@@ -316,8 +316,7 @@ def slurm(tmp_path, monkeypatch):
 def slurm_engine(tmp_path, at_once=None, submit=True, retries=2):
     options = ("gres=gpu:1", "--time=8:00:00")
     lines = ("module load cuda",)
-    folder = tmp_path / "sweep"
-    folder.mkdir(exist_ok=True)
+    folder = tmp_path / "sweeps" / "task1_v0"
     logs = tmp_path / "my logs"
     root = Path("/my disk")
     return SlurmEngine("task1_v0", folder, logs, root, at_once, retries, options, lines, submit)
@@ -346,7 +345,8 @@ def test_the_script_for_slurm(tmp_path):
 def run_array_job(tmp_path, job, until="", number=None, retries=2):
     """Run the script as Slurm would; where `until` is in the log, send the script a signal."""
     script = tmp_path / "slurm.sh"
-    script.write_text(slurm_engine(tmp_path, retries=retries).text([job]).replace("module", "#"))
+    text = slurm_engine(tmp_path, retries=retries).text([job])
+    script.write_text(text.replace("module", "#").replace("'/my disk'", str(tmp_path)))
     variables = {"SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_JOB_ID": "71", "SLURM_JOB_ID": "72"}
     log = states.log_of(tmp_path / "my logs", job)
     process = subprocess.Popen(["bash", str(script)], env=os.environ | variables)
@@ -365,12 +365,26 @@ def test_a_job_of_slurm_starts_a_killed_training_again(tmp_path, slurm, times, c
     assert states.MARK.search(log.splitlines()[0]) and states.MARK.search(log.splitlines()[-1])
 
 
-@pytest.mark.parametrize(("number", "requeued"), [(signal.SIGUSR1, True), (signal.SIGTERM, False)])
-def test_before_the_time_limit_a_job_requeues_itself(tmp_path, slurm, number, requeued):
-    """But not where it was cancelled or preempted, which Slurm sees to."""
-    job = job_of(0, command=[sys.executable, "-c", WAITS])
-    code, log = run_array_job(tmp_path, job, "ready", number)
-    assert code == 143 and log.endswith("=== ended with exit code 143\n")
+@pytest.mark.parametrize(
+    ("number", "epochs", "code", "requeued"),
+    [
+        (signal.SIGUSR1, 1, 143, True),
+        (signal.SIGUSR1, 0, 1, False),  # it would never get on
+        (signal.SIGTERM, 1, 143, False),  # cancelled or preempted: Slurm sees to that
+    ],
+)
+def test_before_the_time_limit_a_job_requeues_itself(
+    tmp_path, slurm, number, epochs, code, requeued
+):
+    history = tmp_path / "model_data" / "task1_tiny_k0_v0" / "task1_tiny_k0_v0.csv"
+    history.parent.mkdir(parents=True)
+    waits = WAITS.replace(
+        "import", f"open({str(history)!r}, 'a').write({epochs} * 'x\\n')\nimport", 1
+    )
+    job = job_of(0, command=[sys.executable, "-c", waits])
+    found, log = run_array_job(tmp_path, job, "ready", number)
+    assert found == code and "=== ended with exit code 143\n" in log
+    assert ("no epoch was done" in log) is (code == 1)
     assert ("scontrol requeue 72" in (slurm / "called").read_text()) is requeued
 
 
