@@ -179,7 +179,7 @@ class Sweep:
         pid = self.process(fold)["pid"]
         os.kill(pid, signal.SIGSTOP)
         try:
-            wait_for("a second process", lambda: self.is_waited_for(fold), 180)
+            wait_for("a second process", lambda: self.is_waited_for(fold))
         except RuntimeError as error:
             return [f"fold {fold}, whose training lives on without its node: {error}"]
         finally:

@@ -18,6 +18,7 @@ from drawn_results import create_run
 
 from misc_utils import files
 from misc_utils.errors import UserError
+from reports import sweep_report
 from sweeps import local_engine, ray_engine, states
 from sweeps.grid import Job, plan_trainings
 from sweeps.job import run_job
@@ -277,6 +278,32 @@ def test_a_sweep_trains_what_is_not_finished_scores_and_compares(
     assert list((model_data / "task1_tiny_v0-up-deconv").glob("*_tuned.json"))
     code, _, err = run_script(sweep, "--grid", "up=deconv", *flags, "learning-rate=2")
     assert code == 1 and "was trained with other settings: learning_rate 0.001 then" in err
+
+
+# --- the page
+
+
+def row(seed, score, backbone="tiny"):
+    values = {"backbone": backbone, "seed": str(seed)}
+    scores = {"jaccard": (score, score - 0.1, score + 0.1)}
+    report = Path("/root/model_data/x/report.html")
+    return sweep_report.Row(f"{backbone}:0-seed-{seed}", values, scores, report)
+
+
+def test_over_seeds_the_page_gives_mean_and_spread():
+    rows = [row(1, 0.5), row(2, 0.7), row(1, 0.9, "unet")]
+    # deviations of -.1 and .1 from .6: sqrt(.02 / 1)
+    assert sweep_report.repeated(rows) == [("backbone tiny", 2, [".600 ± .141"])]
+
+
+def test_the_page_escapes_names_and_links_beside_itself(tmp_path):
+    file = Path(tmp_path / "report.html")
+    states, said = [["<run>", "failed", "1 of 3", "exit code 1"]], {"<run>": "failed\n<b>"}
+    comparisons = {"a against b": tmp_path.parent / "comparisons" / "a.html"}
+    sweep_report.write(file, "<t>", "python3 x", [row(1, 0.5)], states, comparisons, said)
+    page = file.read_text()
+    assert "<run>" not in page and "<b>" not in page and "&lt;t&gt;" in page
+    assert 'href="../comparisons/a.html"' in page and ".500 (.400 – .600)" in page
 
 
 # --- Ray
