@@ -449,7 +449,7 @@ class Ray:
                 env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
                 start_new_session=True,
             )
-        wait_for("a node of Ray", lambda: "Ray runtime started" in text_of(log), 60)
+        wait_for("a node of Ray", lambda: "Ray runtime started" in text_of(log))
         return node
 
     def node_of(self, pid: int) -> subprocess.Popen:
