@@ -143,7 +143,8 @@ class Owner:
         self.queued = list(jobs)
         self.tasks: dict[Any, Job] = {}  # by the reference to its result
         self.lock = threading.Lock()  # on both
-        threading.Thread(target=self._run, daemon=True).start()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
 
     def add(self, jobs: Sequence[Job]) -> list[Job]:
         """Queue jobs that are not yet queued or running; returns them."""
@@ -155,6 +156,8 @@ class Owner:
 
     def working(self) -> bool:
         """Whether any is queued or running."""
+        if not self.thread.is_alive():
+            raise RuntimeError("the thread that starts trainings ended: see the log of this actor")
         with self.lock:
             return bool(self.queued or self.tasks)
 
@@ -170,7 +173,7 @@ class Owner:
 
     def _run(self) -> None:
         """Start what there is room for, whether or not the command that began it still runs."""
-        train = ray.remote(run_job).options(max_retries=self.retries, max_calls=1, **self.needs)
+        train = ray.remote(run_job).options(max_retries=self.retries, **self.needs)
         while True:
             with self.lock:
                 if self.tasks:

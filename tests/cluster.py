@@ -13,6 +13,7 @@ histories must be those of a training that nothing interrupted, bit for bit.
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -41,8 +42,9 @@ SWEEP = ["runs/sweep.py", "--train", *(f"{key}={value}" for key, value in TRAIN.
 COMPARED = (".h5", ".npz", ".csv", ".npy")
 TOO_LONG = 600  # seconds that anything is waited for
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
-RAY_PORT = 6399  # outside 10002 to 19999, where workers of Ray listen
 HOST = "127.0.0.1"
+RAY_PORT = 6399  # outside 10002 to 19999, where workers of Ray listen
+RAY_HOST = "127.0.1.{}"  # of each node; Ray replaces 127.0.0.1 by the address of the machine
 
 
 @dataclass(frozen=True)
@@ -337,13 +339,16 @@ class Slurm:
         conf = folder / "slurm.conf"
         conf.write_text(SLURM_CONF.format(host=socket.gethostname(), ip=HOST, folder=folder))
         self.variables = {"SLURM_CONF": str(conf)}
+
+    def open(self) -> None:
+        folder, conf = self.folder, self.variables["SLURM_CONF"]
         files = [f"--{name}-file={folder}/munge/{name}" for name in ("key", "log", "pid", "seed")]
         listen = f"--socket={folder}/munge/socket"
         self.start("munged", "munged", "--foreground", "--force", listen, *files)
         wait_for("munge", (folder / "munge" / "socket").exists, 20)
-        self.start("slurmctld", "slurmctld", "-D", "-f", str(conf))
+        self.start("slurmctld", "slurmctld", "-D", "-f", conf)
         for node in ("n1", "n2", "n3"):
-            self.start(node, "slurmd", "-D", "-N", node, "-f", str(conf))
+            self.start(node, "slurmd", "-D", "-N", node, "-f", conf)
         nodes = ("sinfo", "-hNo", "%T")  # each in two partitions
         wait_for("three idle nodes", lambda: self.call(*nodes).count("idle") == 6, 60)
 
@@ -422,12 +427,17 @@ class Ray:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
-        self.folder, self.nodes = folder, []
+        self.folder, self.started, self.nodes = folder, [], []
         # sockets lie below; their paths may have 107 characters
         self.short = Path(tempfile.mkdtemp(prefix="ray_", dir="/tmp"))
-        self.address = f"{HOST}:{RAY_PORT}"
+        self.address = f"{RAY_HOST.format(1)}:{RAY_PORT}"
+        # without the token, which newer Ray asks for, nobody else can use it
+        self.variables = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
+        self.variables |= {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+    def open(self) -> None:
         head = ["--head", f"--port={RAY_PORT}", "--num-cpus=0", "--include-dashboard=false"]
-        self.head = self.start_node(*head, f"--temp-dir={self.short}")
+        self.start_node(*head, f"--temp-dir={self.short}")
         for _ in range(2):
             self.add_node()
 
@@ -438,18 +448,26 @@ class Ray:
 
     def start_node(self, *words: str) -> subprocess.Popen:
         ray = Path(sys.executable).with_name("ray")
-        name = f"node{len(self.nodes)}{'_head' * ('--head' in words)}"
-        options = [f"--node-ip-address={HOST}", "--object-store-memory=100000000", "--block"]
-        log = self.folder / name
+        number = len(self.started) + 1
+        options = [f"--node-ip-address={RAY_HOST.format(number)}", "--block"]
+        options += ["--object-store-memory=100000000"]
+        log = self.folder / f"node{number}"
         with log.open("wb") as out:
             node = subprocess.Popen(
                 [str(ray), "start", *words, *options],
                 stdout=out,
                 stderr=out,
-                env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
+                env=os.environ | self.variables,
                 start_new_session=True,
             )
-        wait_for("a node of Ray", lambda: "Ray runtime started" in text_of(log))
+        self.started.append(node)
+
+        def runs() -> bool:
+            if node.poll() is not None:
+                raise RuntimeError(f"ray start ended:\n{text_of(log)[-1000:]}")
+            return "Ray runtime started" in text_of(log)
+
+        wait_for("a node of Ray", runs)
         return node
 
     def node_of(self, pid: int) -> subprocess.Popen:
@@ -457,7 +475,7 @@ class Ray:
         return next(node for node in self.nodes if pid in below(node.pid))
 
     def close(self) -> None:
-        for node in [*self.nodes, self.head]:
+        for node in reversed(self.started):
             for pid in [node.pid, *below(node.pid)]:
                 with suppress_gone():
                     os.kill(pid, signal.SIGKILL)
@@ -471,7 +489,7 @@ def run_ray(root: Path, epochs: int) -> list[str]:
     """Folds as tasks; what went wrong."""
     with closing(Ray(root / "ray")) as ray:
         flags = ["--engine", "ray", "--address", ray.address]
-        sweep = Sweep(root, epochs, flags, {})
+        sweep = Sweep(root, epochs, flags, ray.variables)
         command = sweep.start()
         killed, lost = sweep.wait_in_training(command, 2)
         interrupt(command)
@@ -488,12 +506,14 @@ def run_ray(root: Path, epochs: int) -> list[str]:
         node.terminate()
         print(f"  SIGTERM to the node of fold {preempted}", flush=True)
         ray.nodes.remove(node)
-        raylet = next(
-            pid
-            for pid in below(ray.node_of(sweep.process(orphaned)["pid"]).pid)
-            if "raylet/raylet" in text_of(Path(f"/proc/{pid}/cmdline")).split("\0")[0]
-        )
-        kill(raylet, f"the raylet above fold {orphaned}")
+        training = sweep.process(orphaned)["pid"]
+        node = ray.node_of(training)
+        for pid in [node.pid, *below(node.pid)]:
+            if pid != training:
+                with suppress_gone():
+                    os.kill(pid, signal.SIGKILL)
+        print(f"  SIGKILL to all above the training of fold {orphaned}, which lives on", flush=True)
+        ray.nodes.remove(node)
         ray.add_node()
         ray.add_node()
         command = sweep.start()
@@ -541,6 +561,7 @@ def suppress_gone() -> Iterator[None]:
 @contextmanager
 def closing(cluster):
     try:
+        cluster.open()
         yield cluster
     finally:
         cluster.close()
