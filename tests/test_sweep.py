@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import cls_train
+import cluster
 import pandas as pd
 import pytest
 import seg_train
@@ -455,3 +456,25 @@ def test_slurm_that_is_not_there_or_away_for_a_while(tmp_path, slurm, monkeypatc
 
     with pytest.raises(UserError, match="there is no sbatch here"):
         check_slurm()
+
+
+# --- that tests/cluster.py would see what it looks for
+
+BEGIN, END = "Epoch {}/2\n", "4/4 - 1s - loss: 0.1 - val_loss: 0.2\n"
+FIRST, SECOND = (BEGIN.format(epoch) + END for epoch in (1, 2))
+START = "=== started now on a\n"
+
+
+@pytest.mark.parametrize(
+    ("log", "right"),
+    [
+        (START + FIRST + SECOND, True),
+        (START + FIRST + BEGIN.format(2) + START + SECOND, True),  # killed in epoch 2
+        (START + FIRST, False),
+        (START + FIRST + START + FIRST + SECOND, False),  # did not resume
+        (START + FIRST + BEGIN.format(2) + BEGIN.format(2) + END + END, False),  # two at once
+        (START + FIRST + BEGIN.format(2) + SECOND, False),  # begun again by nobody
+    ],
+)
+def test_an_epoch_that_is_lost_or_trained_twice_is_seen(log, right):
+    assert (cluster.check_epochs(log, 2) == []) is right
