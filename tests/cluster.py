@@ -282,7 +282,7 @@ def check_epochs(log: str, epochs: int) -> list[str]:
     processes = log.count("=== started")
     if starts >= processes:
         wrong.append(f"{starts} epochs were begun again, by {processes} processes")
-    print(f"  each epoch once, by {processes} processes; {starts} of them were cut short")
+    print(f"  {len(ended)} epochs ended, {starts} were cut short; {processes} processes")
     return wrong
 
 
