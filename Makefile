@@ -1,6 +1,6 @@
 # `make demo` draws lesions and takes them through the scripts; `make test` and `make lint` check
 # the code. Each target makes the environment it needs: .venv (TensorFlow), .venv-jax, .venv-torch,
-# .venv-bench.
+# .venv-bench, .venv-cluster.
 
 # 3.11 or newer; makes the environments.
 PYTHON ?= python3
@@ -10,7 +10,7 @@ WORKERS ?= 2
 # build: make test-torch bench TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
-.PHONY: demo test test-faults test-models test-jax test-torch bench bench-archive lint format
+.PHONY: demo test test-faults test-cluster test-models test-jax test-torch bench bench-archive lint format
 
 demo: .venv/.installed
 	.venv/bin/python runs/demo.py
@@ -22,6 +22,10 @@ test: .venv/.installed
 # with whole runs: 25 minutes.
 test-faults: .venv/.installed
 	KERAS_BACKEND=tensorflow .venv/bin/python tests/faults.py
+
+# Five folds on a real Slurm (from Debian's packages, as root) and a real Ray, with faults.
+test-cluster: .venv-cluster/.installed
+	KERAS_BACKEND=tensorflow .venv-cluster/bin/python tests/cluster.py
 
 # Every backbone with every decoder at full size: long, and much memory.
 test-models: .venv/.installed
@@ -54,6 +58,7 @@ format: .venv/.installed
 .venv-jax/.installed: requirements-jax.txt
 .venv-torch/.installed: requirements-torch.txt
 .venv-bench/.installed: requirements-bench.txt requirements.txt
+.venv-cluster/.installed: requirements-ray.txt requirements.txt
 .venv-torch/.installed .venv-bench/.installed: INDEX = $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 # An empty .installed marks an environment as whole, and as newer than what it was made from.

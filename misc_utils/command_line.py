@@ -42,6 +42,7 @@ Limit = Annotated[int | None, tyro.conf.arg(metavar="N")]
 Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT")]
 Paths = tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATH ...")]]
 Archive = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="PATH")]]
+Pairs = Annotated[tuple[str, ...], tyro.conf.arg(metavar="SETTING=VALUE ...")]
 Runs = Annotated[tuple[str, ...], tyro.conf.arg(metavar="BACKBONE:VERSION ...")]
 Shard = Annotated[str | None, tyro.conf.arg(metavar="I/N")]
 Weights = Annotated[str, tyro.conf.arg(metavar="imagenet|none|FILE")]
@@ -58,6 +59,9 @@ RANGES = {
     "count": (1, 100),
     "patience": (1, MOST),
     "workers": (1, 1000),
+    "jobs": (1, MOST),
+    "retries": (0, 1000),
+    "cpus": (1, MOST),
     "learning_rate": (1e-30, MOST),
     "min_learning_rate": (0, MOST),
     "plateau_factor": (0, 0.999),

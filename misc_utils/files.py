@@ -43,6 +43,7 @@ FIXES = {  # what an error of the disk means, and what to do
     errno.ENAMETOOLONG: "the name is longer than the disk allows. Choose a shorter one.",
     errno.EMFILE: "too many files are open. Raise the limit (see `ulimit -n`).",
 }
+LOOK = 0.2  # seconds for which a lock is tried, as is_locked may hold it for a moment
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)
 
 
@@ -153,7 +154,7 @@ def locked(folder: Path, name: str, wait: str = "") -> Iterator[None]:
     lock = FileLock(file, fallback_to_soft=False)  # a soft one would remain after a kill
     try:
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=LOOK)
         except Timeout:
             if not wait:
                 raise InUseError(name) from None
@@ -167,6 +168,22 @@ def locked(folder: Path, name: str, wait: str = "") -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_locked(folder: Path, name: str) -> bool:
+    """Whether another process runs the block of `locked` now; takes the lock for a moment."""
+    file = folder / ".locks" / f"{name}.lock"
+    if not file.exists():
+        return False
+    try:
+        with FileLock(file, timeout=0, fallback_to_soft=False):
+            return False
+    except Timeout:
+        return True
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return False
 
 
 def explained(error: BaseException, file: Path | None = None) -> str | None:

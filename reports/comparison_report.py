@@ -34,6 +34,12 @@ def text(scores: pd.DataFrame, differences: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def report_file(folder: Path, scopes: Sequence[Scope]) -> Path:
+    """Where `write` writes."""
+    names = [scope.ensemble.name for scope in scopes]
+    return folder / f"{shortened('_against_'.join(names) + '_tta' * scopes[0].tta)}.html"
+
+
 def write(
     folder: Path,
     scopes: Sequence[Scope],
@@ -43,8 +49,7 @@ def write(
 ) -> Path:
     """Write the report of what `count` images say into `folder`, named after all compared."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = [scope.ensemble.name for scope in scopes]
-    file = folder / f"{shortened('_against_'.join(names) + '_tta' * scopes[0].tta)}.html"
+    file = report_file(folder, scopes)
     about, histories = {}, {}
     for scope in scopes:
         label = "+".join(scope.ensemble.labels)

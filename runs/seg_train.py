@@ -63,6 +63,7 @@ class Settings:
     devices: command_line.Devices = 1  # that share each batch; all: all there are; jax only
     workers: int = 4  # threads that read and augment batches
     log_to: tuple[Literal[*LOGGERS], ...] = ()  # programs that are told of each epoch
+    wait: bool = False  # for a fold that another process is training, instead of skipping it
     overwrite: bool = False  # delete runs of these folds and train from scratch
 
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from misc_utils import files
 
-# of JSON files: when, how long, by which code
-PASSING = ("seconds", "written", "resumed", "git_commit", "times")
+# of JSON files: when, how long, by which code and process
+PASSING = ("seconds", "written", "resumed", "git_commit", "times", "process")
 
 
 def contents(folder: Path) -> dict[str, object]:

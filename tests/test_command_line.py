@@ -58,7 +58,9 @@ def test_help_is_quick_and_explains_every_setting(script, tmp_path):
             own = [f"--{part.name.replace('_', '-')}" for part in dataclasses.fields(OwnFolder)]
             missing = [one for one in own if not any(o.startswith(one) for o in options)]
             text = [] if missing else [option for option in options if option.startswith(own[0])]
-        if field.name == "train":  # the settings of another script, which is tested itself
+        if field.name == "train" and dataclasses.is_dataclass(
+            field.type
+        ):  # the settings of another script, which is tested itself
             text = [option for option in options if option.startswith("--train.backbone")]
         assert text, f"{flag} is not in the help of {script}"
         bare = re.sub(r"--\S+|\{[^}]*\}|\(default:[^)]*\)|[A-Z]{3,}|[^a-z]", "", text[0])

@@ -60,6 +60,7 @@ def test_every_module_is_in_the_development_guide():
         "inference",
         "evaluation",
         "deploy",
+        "sweeps",
     ):
         part = guide.split(f"### {package}\n")[1].split("\n###")[0]
         for file in (ROOT / package).glob("*.py"):

@@ -20,6 +20,7 @@ LINE = (
     "evaluation",
     "reports",
     "deploy",
+    "sweeps",
     "runs",
 )
 SCRIPTS = sorted(file.stem for file in (ROOT / "runs").glob("*.py"))
@@ -29,7 +30,12 @@ PRODUCT = [
 TESTS = [file.relative_to(ROOT) for file in sorted((ROOT / "tests").glob("**/*.py"))]
 PREPROCESS = Path("datasets/ISIC2018/preprocess_data.py")  # a script that lies with its data set
 # runs other scripts, one after another, with settings of theirs
-RUNS_OTHERS = {Path("runs/cls_views.py"): {"cls_train", "cls_eval", "compare"}}
+RUNS_OTHERS = {
+    Path("runs/cls_views.py"): {"cls_train", "cls_eval", "compare"},
+    Path("runs/sweep.py"): {
+        *("seg_train", "seg_eval", "seg_tune", "cls_train", "cls_eval", "cls_tune", "compare")
+    },
+}
 BACKENDS = {"tensorflow", "jax", "jaxlib", "torch"}
 UNSAFE = {"pickle", "dill", "joblib", "cloudpickle", "shelve", "marshal"}
 # an unpickler that builds nothing but tensors, for a file that is checked by its hash
@@ -120,6 +126,7 @@ def test_no_module_imports_itself_through_others():
         ("runs/seg_train.py", "from runs import paths", "runs"),
         ("runs/seg_train.py", "import seg_eval", "seg_eval"),
         ("runs/cls_views.py", "import seg_train", "seg_train"),
+        ("deploy/export.py", "from sweeps import grid", "sweeps"),
         ("runs/seg_train.py", "import tensorflow as tf", "tensorflow"),
         ("models/unet.py", "from jax import numpy", "jax"),
         ("models/unet.py", "import torch.nn", "torch"),

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 # These settings shape neither net nor data nor optimisation; epochs are compared on their own.
 # Where images lie is none of it either: what they show is, see FIXED.
-FREE = ("folds", "workers", "overwrite", "epochs", "own", "log_to", "devices")
+FREE = ("folds", "workers", "overwrite", "wait", "epochs", "own", "log_to", "devices")
 # What settings that earlier code did not have were, in effect
 ADDED = {"dataset": DEFAULT, "preprocess": [], "metadata": False, "patience": None}
 ADDED |= {"weight_decay": 0.0, "average_weights": 0.0, "split_seed": None}
@@ -139,7 +139,8 @@ def claim_run(
     """The run to train, while no other process may; nothing is written before begin_run.
 
     None, and a line in the log that says why, where there is nothing to do: the run is finished, or
-    another process trains it.
+    another process trains it. With the setting `wait` that process is waited for instead, and the
+    run is then found finished, or resumes.
 
     `folds` has a row per image, see datasets.folds; `facts` are what else settings.json is to hold
     (versions, device, fingerprint of the data ...); `replaced` are runs to delete unread, from
@@ -151,8 +152,9 @@ def claim_run(
     record |= {"settings": settings, "folds_fingerprint": folds_fingerprint(folds)} | facts
     name = _name(task, settings, k_fold)
     folder = _folder(model_data, task, settings, k_fold)
+    waiting = f"{name}: another process is training it; waiting for its end"
     try:
-        with locked(model_data, name):
+        with locked(model_data, name, wait=waiting if settings.get("wait") else ""):
             as_then = {
                 k
                 for k, stamp in replaced.items()

@@ -1,6 +1,8 @@
 """What a run is computed with: versions, backend, device and commit, for settings.json."""
 
+import os
 import platform
+import socket
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,6 +28,17 @@ def describe() -> dict:
         "device": device(),
         "git_commit": git_commit(REPOSITORY),
     }
+
+
+def process() -> dict:
+    """Host and number of this process, and its job where Slurm started it: where a run is trained.
+
+    Several nodes of Slurm may be one host; each has a name of its own.
+    """
+    slurm, index = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = f"{slurm}_{index}" if slurm else os.environ.get("SLURM_JOB_ID")
+    host = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+    return {"host": host, "pid": os.getpid(), "slurm_job": job}
 
 
 def device() -> str:

@@ -133,8 +133,8 @@ def train_folds(
 ) -> Iterator[TrainedFold]:
     """Train the folds of a plan one after another; each is locked until the next is asked for.
 
-    A fold that is finished, or that another process trains, is skipped. Close the iterator, so that
-    the lock goes when the caller fails.
+    A fold that is finished is skipped, and so is one that another process trains, unless the
+    settings say to wait for it. Close the iterator, so that the lock goes when the caller fails.
 
     `build` and `compile_net` are called once for all folds (with the `cosine` schedule, whose steps
     are part of the net, once more where a fold has other steps); `class_weight` takes the rows to
@@ -146,6 +146,7 @@ def train_folds(
     use_devices(devices)
     facts = environment.describe() | {
         "devices": max(len(devices), 1),
+        "process": environment.process(),
         "precision": use_precision(settings.precision),
         "data_fingerprint": data.inputs.fingerprint,
         **data.facts,

@@ -76,6 +76,12 @@ class Run:
         return tuple(self.settings.get("preprocess", ()))
 
     @property
+    def process(self) -> dict:
+        """Which process trained it last, see environment.process; {} where earlier code did."""
+        changes = [part["process"] for part in self.record.get("resumed", ()) if "process" in part]
+        return changes[-1] if changes else self.record.get("process", {})
+
+    @property
     def name(self) -> str:
         """Stem of the run's files, whatever its folder is called."""
         return run_name(self.task, self.backbone, self.k_fold, self.version, self.dataset)

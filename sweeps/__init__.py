@@ -1,0 +1,1 @@
+"""Many trainings, and what starts them: this machine, Ray or Slurm."""
