@@ -149,11 +149,15 @@ def parse(
     arguments: Sequence[str],
     description: str = "",
     recipes: Mapping[str, Mapping[str, Any]] = {},
+    script: str | None = None,
 ) -> Any:
-    """The settings that these arguments of a command line say; SystemExit for a wrong flag."""
+    """The settings that these arguments of a command line say; SystemExit for a wrong flag.
+
+    `script` is named in what is said of it; None: the one that runs.
+    """
     chosen: Mapping[str, Any] = {}
     if recipes:
-        named = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        named = argparse.ArgumentParser(script, add_help=False, allow_abbrev=False)
         named.add_argument("--recipe", choices=recipes)
         found, arguments = named.parse_known_args(arguments)
         chosen = recipes[found.recipe] if found.recipe else {}
@@ -162,7 +166,7 @@ def parse(
             f"measured together; other flags still win. With --help it shows what it sets."
         )
     default = {"default": settings_class(**chosen)} if chosen else {}
-    return tyro.cli(settings_class, args=arguments, description=description, **default)
+    return tyro.cli(settings_class, prog=script, args=arguments, description=description, **default)
 
 
 def import_keras() -> None:

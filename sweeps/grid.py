@@ -13,12 +13,11 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from datasets.tasks import script
-from misc_utils.command_line import check_numbers
+from misc_utils.command_line import check_numbers, parse
 from misc_utils.errors import UserError
 from misc_utils.messages import RUNS, listed
+from training.recipes import CLASSIFICATION, SEGMENTATION
 
 TAKEN = {  # settings of the training scripts that a sweep fills in -> what to do instead
     "task": "Say --task.",
@@ -65,7 +64,7 @@ def read_pairs(words: Sequence[str], flag: str, settings_class: type) -> dict[st
 
     UserError for what is no pair, a setting that there is not, or one that is named twice.
     """
-    known, pairs = settings_of(settings_class), {}
+    known, pairs = _known(settings_class), {}
     for word in words:
         name, equals, value = word.partition("=")
         name = name.lstrip("-").replace("-", "_")
@@ -82,6 +81,11 @@ def read_pairs(words: Sequence[str], flag: str, settings_class: type) -> dict[st
             raise UserError(f"{flag} names {name} twice.")
         pairs[name] = value
     return pairs
+
+
+def _known(settings_class: type) -> dict[str, Any]:
+    """What the training script takes: its settings, and a recipe."""
+    return {"recipe": None} | settings_of(settings_class)
 
 
 def settings_of(settings_class: type) -> dict[str, Any]:
@@ -128,7 +132,7 @@ def plan_trainings(
             raise UserError(
                 f"--grid {name}: is the same for all of a sweep. Say --train {name}=..."
             )
-    defaults = settings_of(settings_class)
+    defaults = _known(settings_class)
     names = [name for name in defaults if name in varied]  # so that versions know one order
     values = [[value.strip() for value in varied[name].split(",")] for name in names]
     trainings, taken = [], {}
@@ -139,7 +143,10 @@ def plan_trainings(
             words += _flag(name, value, defaults[name])
         words += ["--version", _version(version, chosen)]
         every = ["--folds", *map(str, [folds] if isinstance(folds, str) else folds)]
-        settings = tyro.cli(settings_class, prog=script(task, "train"), args=[*words, *every])
+        recipes = CLASSIFICATION if task == 3 else SEGMENTATION
+        settings = parse(
+            settings_class, [*words, *every], recipes=recipes, script=script(task, "train")
+        )
         check_numbers(settings)
         training = Training(chosen, settings, tuple(words))
         if training.label in taken:

@@ -56,6 +56,15 @@ def test_each_combination_is_a_training_with_a_name_and_a_command():
     )
 
 
+def test_recipes_are_varied_or_shared_as_settings_are():
+    quick, strong = plan("recipe=quick,strong", task=3)
+    assert quick.label == "efficientnet_lite0:0-recipe-quick" and quick.settings.image_size == 160
+    assert strong.settings.backbone == "densenet121"
+    assert quick.job(3, "name", 0).command[2:4] == ("--recipe", "quick")
+    (one,) = plan("epochs=3", fixed=("recipe=quick",))
+    assert one.settings.epochs == 3 and one.settings.decoder_filters == 16
+
+
 def test_versions_do_not_depend_on_the_order_of_the_grid():
     one, other = (plan(*grid) for grid in (("seed=1", "up=deconv"), ("up=deconv", "seed=1")))
     assert one[0].label == other[0].label == "densenet169:0-up-deconv-seed-1"
