@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import seg_predict
 import seg_train
-from quickly import draw_nothing
+from quickly import draw_nothing, run_eagerly
 from same_results import contents
 
 from misc_utils import command_line, files
@@ -86,7 +86,7 @@ CHAINS = {
     ("script", "flags", "name"), [(seg_train, SEG, "seg"), (cls_train, CLS, "cls")]
 )
 def test_training_in_pieces_ends_as_if_in_one(
-    script, flags, name, root, run_script, kill_at, caplog
+    script, flags, name, root, run_script, kill_at, caplog, eagerly
 ):
     caplog.set_level("INFO")
 
@@ -114,7 +114,9 @@ def test_training_in_pieces_ends_as_if_in_one(
     assert start() == expected and caplog.text.count("finished already") == 2
 
 
-def test_patience_ends_where_it_would_have_without_a_kill(root, run_script, kill_at, caplog):
+def test_patience_ends_where_it_would_have_without_a_kill(
+    root, run_script, kill_at, caplog, eagerly
+):
     """With a learning rate of nothing the first epoch stays the best: two more, and it stops."""
     caplog.set_level("INFO")
     flags = (*SEG[:-2], "--folds", 0, "--epochs", 9, "--patience", 2, "--learning-rate", 1e-30)
@@ -139,7 +141,7 @@ def trained(tmp_path_factory, drawn_data):
     """A root with one fold of each task trained for an epoch."""
     root = tmp_path_factory.mktemp("trained")
     shutil.copytree(drawn_data, root / "data")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, run_eagerly():
         patch.setenv("ISIC_ROOT", str(root))
         draw_nothing(patch)
         fold = {"backbone": "tiny", "weights": "none", "image_size": 32, "epochs": 1, "folds": (0,)}
