@@ -148,9 +148,9 @@ def row_of(name: str, said: Prediction) -> dict[str, Any]:
 def encode(ending: str, pixels: np.ndarray) -> bytes:
     """The bytes of a file of this ending that shows uint8 (H, W) or RGB (H, W, 3)."""
     if pixels.ndim == 3:
-        pixels = pixels[..., ::-1]
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     options = (cv2.IMWRITE_JPEG_QUALITY, QUALITY) if ending == ".jpg" else ()
-    return cv2.imencode(ending, np.ascontiguousarray(pixels), options)[1].tobytes()
+    return cv2.imencode(ending, pixels, options)[1].tobytes()
 
 
 def draw_heat(seen: np.ndarray, heat: np.ndarray) -> np.ndarray:
