@@ -4,6 +4,7 @@ Enters: paths as a user gives them. Leaves: a name for each image, unlike every 
 bytes, read when they are wanted.
 """
 
+import logging
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,9 @@ from pathlib import Path
 
 from datasets.pictures import SUFFIXES
 from misc_utils.errors import UserError
+from misc_utils.messages import counted
+
+log = logging.getLogger(__name__)
 
 LARGEST = 500_000_000  # bytes of one image
 
@@ -45,16 +49,21 @@ def find_sources(paths: Sequence[str]) -> list[Source]:
     """The images in these files, folders and zip archives, in order of their paths.
 
     A file that is named is taken whatever its ending; in folders and archives those with an ending
-    of SUFFIXES are. UserError: a path does not exist, an archive is damaged, or there is no image.
+    of SUFFIXES are, and a message says which are not. UserError: a path does not exist, an archive
+    is damaged, or there is no image.
     """
     found: list[tuple[str, Path, str]] = []
+    left: list[str] = []  # files that nobody hid, of other endings
     for text in paths:
         path = Path(text).expanduser()
         if path.is_dir():
             inside = sorted(file for file in path.rglob("*") if file.is_file())
             found += [(str(file), file, "") for file in inside if is_image(file.relative_to(path))]
+            left += [str(file) for file in inside if _is_other(file.relative_to(path))]
         elif path.suffix.lower() == ".zip" and path.is_file():
-            found += [(f"{path}/{entry}", path, entry) for entry in _entries(path)]
+            inside = _entries(path)
+            found += [(f"{path}/{name}", path, name) for name in inside if is_image(Path(name))]
+            left += [f"{path}/{name}" for name in inside if _is_other(Path(name))]
         elif path.exists():
             found.append((str(path), path, ""))
         else:
@@ -64,22 +73,30 @@ def find_sources(paths: Sequence[str]) -> list[Source]:
             f"{', '.join(map(str, paths))}: no image in it. Expected files ending in "
             f"{', '.join(SUFFIXES)}."
         )
+    if left:
+        log.warning("left out, as their endings are not those of images: %s", counted(left))
     return list(_named(found))
 
 
 def _entries(archive: Path) -> list[str]:
     try:
         with zipfile.ZipFile(archive) as opened:
-            names = sorted(info.filename for info in opened.infolist() if not info.is_dir())
+            return sorted(info.filename for info in opened.infolist() if not info.is_dir())
     except (OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{archive}: cannot be read as a zip archive ({error}).") from None
-    return [name for name in names if is_image(Path(name))]
 
 
 def is_image(path: Path) -> bool:
     """Whether a path inside a folder or archive is taken for an image, by its name."""
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return not hidden and path.suffix.lower() in SUFFIXES
+    return not _is_hidden(path) and path.suffix.lower() in SUFFIXES
+
+
+def _is_other(path: Path) -> bool:
+    return not _is_hidden(path) and path.suffix.lower() not in SUFFIXES
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
 def _named(found: Sequence[tuple[str, Path, str]]) -> Iterator[Source]:

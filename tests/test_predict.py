@@ -232,6 +232,21 @@ def test_names_of_results_are_short_and_apart(tmp_path):
     assert all(len(name) <= 84 and "/" not in name and " " not in name for name in names)
 
 
+def test_files_of_other_endings_are_named(tmp_path, caplog):
+    for name in ("a.jpg", "b.gif", ".hidden", "notes.txt"):
+        (tmp_path / name).touch()
+    with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
+        for name in ("d.png", "e.gif", "__MACOSX/f.png"):
+            archive.writestr(name, b"")
+    found = sources.find_sources([str(tmp_path), str(tmp_path / "c.zip")])
+    assert [source.name for source in found] == ["a", "d"]
+    assert "left out" in caplog.text and f": 4: {tmp_path}/b.gif" in caplog.text
+    assert "c.zip/e.gif" in caplog.text and "hidden" not in caplog.text
+    caplog.clear()
+    sources.find_sources([str(tmp_path / "a.jpg")])
+    assert not caplog.text
+
+
 def test_heat_is_laid_over_what_the_net_saw():
     seen = np.full((64, 64, 3), 100, np.uint8)
     heat = np.zeros((4, 4), np.float32)
