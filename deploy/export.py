@@ -9,11 +9,9 @@ import io
 import json
 import logging
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -35,7 +33,7 @@ from evaluation.mask_tuning import MaskChoice
 from inference.ensemble import Ensemble
 from inference.inputs import open_dataset_of
 from inference.tta import VIEWS
-from misc_utils import files, provenance
+from misc_utils import files, messages, provenance
 from misc_utils.errors import UserError
 from training import run_folder
 
@@ -50,9 +48,7 @@ MOST_APART = {False: 1e-4, True: 1e-2}
 def lacking(net_format: str) -> str:
     """What must be installed to write files of a format, and how; empty where it is there."""
     converter = CONVERTERS[net_format]
-    missing = [name for name in converter.PACKAGES if find_spec(name) is None]
-    install = f"{sys.executable} -m pip install -r {converter.REQUIREMENTS}"
-    return f"{', '.join(missing)} must be installed: {install}" if missing else ""
+    return messages.lacking(converter.PACKAGES, converter.REQUIREMENTS)
 
 
 def check_packages(net_format: str) -> None:

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from deploy.simplify import halved, simplified
-from misc_utils.command_line import REPOSITORY, silence
+from misc_utils.command_line import silence
 from misc_utils.errors import UserError
 
 PACKAGES = ("ai_edge_litert",)
-REQUIREMENTS = REPOSITORY / "requirements-bundle-litert.txt"
+REQUIREMENTS = "requirements-bundle-litert.txt"
 ENDING = ".tflite"
 
 

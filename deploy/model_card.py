@@ -177,7 +177,7 @@ def _nets(trained: Trained, content: Mapping[str, Any] | None) -> Iterator[str]:
                 "image_size": run.image_size,
                 "preprocessing": run.steps,
                 "lesion_view": run.settings.get("lesion_view", "whole"),
-                "file": f"{run.name}/{run.weights.name}",
+                "file": f"{run.folder.name}/{run.weights.name}",
             }
             for runs in trained.both
             for run in runs.runs

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from deploy.simplify import halved, simplified
-from misc_utils.command_line import REPOSITORY, silence
+from misc_utils.command_line import silence
 from misc_utils.errors import UserError
 
 PACKAGES = ("tf2onnx", "onnx", "onnxruntime")
-REQUIREMENTS = REPOSITORY / "requirements-export.txt"
+REQUIREMENTS = "requirements-export.txt"
 ENDING = ".onnx"
 
 

@@ -17,7 +17,7 @@ from deploy.listing import check_same, read_listing, write_listing
 from deploy.parts import Parts
 from misc_utils import provenance
 from misc_utils.errors import UserError
-from misc_utils.files import InUseError, locked
+from misc_utils.files import is_locked, locked
 
 LISTING = "listing.parquet"
 WAYS = "Choose another --name, or replace it with --overwrite (without --shard)."
@@ -173,19 +173,10 @@ def _check_idle(submissions: Path, name: str) -> None:
 
 
 def _in_work(submissions: Path, name: str) -> list[tuple[int, int]]:
-    """First and last part of each shard that a process makes now.
-
-    It takes their locks for a moment, so whoever calls it has seen to it that nobody else does.
-    """
-    found = []
-    for file in sorted((submissions / ".locks").glob(f"{name}_parts-*-*.lock")):
-        try:
-            with locked(submissions, file.stem):
-                pass
-        except InUseError:
-            first, last = file.stem.split("-")[-2:]
-            found.append((int(first), int(last)))
-    return found
+    """First and last part of each shard that a process makes now."""
+    files = sorted((submissions / ".locks").glob(f"{name}_parts-*-*.lock"))
+    ends = [file.stem.split("-")[-2:] for file in files if is_locked(submissions, file.stem)]
+    return [(int(first), int(last)) for first, last in ends]
 
 
 def _one_at_a_time(submissions: Path, name: str) -> AbstractContextManager:

@@ -7,7 +7,8 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
@@ -85,3 +86,16 @@ def counted(names: Iterable[str]) -> str:
 def _printable(item: object) -> str:
     """As text that any terminal can print: names of files may hold bytes that are not text."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(item))
+
+
+def lacking(packages: Sequence[str], requirements: str = "") -> str:
+    """Which optional packages are not there, and what installs them; empty where all are.
+
+    `requirements` is a file of the repository; without it the packages themselves are named.
+    """
+    missing = [name for name in packages if find_spec(name) is None]
+    what = (
+        f"-r {shlex.quote(str(RUNS.parent / requirements))}" if requirements else " ".join(missing)
+    )
+    install = f"{shlex.quote(sys.executable)} -m pip install {what}"
+    return f"{', '.join(missing)} must be installed: {install}" if missing else ""

@@ -85,8 +85,8 @@ def _beside(file: Path, other: Path) -> str:
 def repeated(rows: Sequence[Row]) -> list[tuple[str, int, list[str]]]:
     """Of trainings that differ in the seed alone: the others' values, how many, mean and spread.
 
-    The spread is the standard deviation of a sample. The seed also draws the split, so that of the
-    images is part of it.
+    The spread is the standard deviation of a sample. Unless they share a split_seed, the seed also
+    draws the split, so that the spread of the images is part of it.
     """
     groups: dict[str, list[Row]] = {}
     for row in rows:

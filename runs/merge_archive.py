@@ -7,7 +7,6 @@ Every shard must have ended; parts that are missing or damaged are named, with t
 them. Research only: not for diagnosis.
 """
 
-import sys
 from dataclasses import dataclass
 
 import paths  # isort: skip  (the repository on sys.path)
@@ -26,14 +25,11 @@ class Settings:
 def main(settings: Settings) -> dict[str, int]:
     from misc_utils import provenance
     from misc_utils.errors import UserError
+    from misc_utils.messages import lacking
 
-    try:
-        from deploy import merge, shards
-    except ImportError as error:
-        raise UserError(
-            f"Archives need a package that is not there ({error}). Install it: "
-            f"{sys.executable} -m pip install -r {paths.repository / 'requirements-archive.txt'}"
-        ) from None
+    if said := lacking(("pyarrow",), "requirements-archive.txt"):
+        raise UserError(f"for archives, {said}")
+    from deploy import merge, shards
 
     # 1 what there is
     submissions = paths.submissions_dir()

@@ -8,7 +8,6 @@ A folder, a tar, a zip archive or a table of paths. Answers are written in parts
 merge_archive.py makes one table and a report of them. Research only: not for diagnosis.
 """
 
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -49,16 +48,12 @@ def main(settings: Settings) -> dict[str, int]:
     from deploy import answers
     from deploy.which_nets import find_nets
     from misc_utils.errors import UserError
-    from misc_utils.messages import command
+    from misc_utils.messages import command, lacking
 
-    try:
-        from deploy import archive, parts, shards
-        from deploy.ask import ask
-    except ImportError as error:
-        raise UserError(
-            f"Archives need a package that is not there ({error}). Install it: "
-            f"{sys.executable} -m pip install -r {paths.repository / 'requirements-archive.txt'}"
-        ) from None
+    if said := lacking(("pyarrow",), "requirements-archive.txt"):
+        raise UserError(f"for archives, {said}")
+    from deploy import archive, parts, shards
+    from deploy.ask import ask
 
     # 1 which nets, which images
     answers.check_name(settings.name)

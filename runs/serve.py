@@ -9,7 +9,6 @@ not for diagnosis.
 
 import logging
 import socket
-import sys
 from dataclasses import dataclass
 
 import paths  # isort: skip  (the repository on sys.path)
@@ -48,16 +47,14 @@ class Settings:
 def main(settings: Settings) -> None:
     from deploy.which_nets import find_nets
     from misc_utils.errors import UserError
+    from misc_utils.messages import lacking
 
-    try:
-        import uvicorn
+    packages = ("starlette", "uvicorn", "python_multipart")
+    if said := lacking(packages, "requirements-serve.txt"):
+        raise UserError(f"for the page, {said}")
+    import uvicorn
 
-        from deploy.page import build_app
-    except ImportError as error:
-        raise UserError(
-            f"The page needs packages that are not there ({error}). Install them: "
-            f"{sys.executable} -m pip install -r {paths.repository / 'requirements-serve.txt'}"
-        ) from None
+    from deploy.page import build_app
 
     # 1 the address and the nets
     nets, load_nets = find_nets(paths.root(), settings)

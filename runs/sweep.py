@@ -10,7 +10,7 @@ Repeated, the command goes on where it was. How to use a cluster: docs/clusters.
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -139,7 +139,8 @@ def check(settings: Settings, trainings: list) -> None:
         it = training.settings
         dataset = open_dataset(paths.data_dir(), it.dataset, it.own)
         dataset.list_images(task, "training")
-        plan_folds(model_data, task, it)
+        # devices are those of the machine that trains, which need not be this one
+        plan_folds(model_data, task, replace(it, devices=1))
         weights = weights_in_force(it.backbone, it.weights)
         if (
             weights == "imagenet"

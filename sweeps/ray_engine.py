@@ -5,7 +5,6 @@ outlives the process that started it, so that trainings can go on without that p
 """
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -16,8 +15,8 @@ from typing import Any
 if find_spec("ray"):  # an optional package
     import ray
 
-from misc_utils.command_line import REPOSITORY
 from misc_utils.errors import UserError
+from misc_utils.messages import lacking
 from sweeps.grid import Job
 from sweeps.job import passed_on, run_job
 from sweeps.states import QUEUED, log_of, mark
@@ -30,11 +29,8 @@ LOCAL = "local"  # address of a cluster of Ray's that lives as long as this proc
 
 def check_ray() -> None:
     """UserError unless Ray is installed."""
-    if find_spec("ray") is None:
-        raise UserError(
-            f"--engine ray: Ray is not installed. {sys.executable} -m pip install -r "
-            f"{REPOSITORY / 'requirements-ray.txt'}"
-        )
+    if said := lacking(("ray",), "requirements-ray.txt"):
+        raise UserError(f"--engine ray: {said}")
 
 
 class RayEngine:

@@ -427,7 +427,7 @@ def test_trainings_have_a_card_too(at_root):
 
 
 def test_packages_that_are_missing_are_named(monkeypatch):
-    monkeypatch.setattr(export, "find_spec", lambda name: None)
+    monkeypatch.setattr("misc_utils.messages.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"tf2onnx, onnx, onnxruntime .*requirements-export\.txt"):
         export.check_packages("onnx")
     with pytest.raises(UserError, match=r"(?s)requirements-bundle-litert\.txt.*Linux"):

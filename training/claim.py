@@ -27,9 +27,19 @@ log = logging.getLogger(__name__)
 # Where images lie is none of it either: what they show is, see FIXED.
 FREE = ("folds", "workers", "overwrite", "wait", "epochs", "own", "log_to", "devices")
 # What settings that earlier code did not have were, in effect
-ADDED = {"dataset": DEFAULT, "preprocess": [], "metadata": False, "patience": None}
-ADDED |= {"weight_decay": 0.0, "average_weights": 0.0, "split_seed": None}
-ADDED |= {"label_smoothing": 0.0, "mix": "none", "decoder_filters": 32, "freeze": False}
+ADDED = {
+    "dataset": DEFAULT,
+    "preprocess": [],
+    "metadata": False,
+    "patience": None,
+    "split_seed": None,
+    "weight_decay": 0.0,
+    "average_weights": 0.0,
+    "label_smoothing": 0.0,
+    "mix": "none",
+    "freeze": False,
+    "decoder_filters": 32,
+}
 # What else must be the same to resume: key of settings.json -> its name in a message
 FIXED = {
     "data_fingerprint": "the images in data/ (or their crops)",

@@ -10,14 +10,13 @@ import json
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from misc_utils.errors import UserError
 from misc_utils.files import write_text
+from misc_utils.messages import lacking
 
 if TYPE_CHECKING:  # the scripts list the programs in their help, which is to be quick
     from training.run_folder import Run
@@ -104,12 +103,8 @@ LOGGERS: dict[str, tuple[str, Callable[[Run, str | None], Opened]]] = {
 
 def check_loggers(names: Sequence[str]) -> None:
     """UserError unless the package of each is there."""
-    missing = [LOGGERS[name][0] for name in names if find_spec(LOGGERS[name][0]) is None]
-    if missing:
-        raise UserError(
-            f"--log-to {' '.join(names)}: {', '.join(missing)} must be installed: "
-            f"{sys.executable} -m pip install {' '.join(missing)}"
-        )
+    if said := lacking([LOGGERS[name][0] for name in names]):
+        raise UserError(f"--log-to {' '.join(names)}: {said}")
 
 
 class Listeners:
