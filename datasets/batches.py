@@ -44,6 +44,8 @@ class Batches(keras.utils.PyDataset):
             would hold other samples in each epoch); False: in order, with the last batch.
         augmentation: a row of AUGMENTATIONS.
         mix: a row of MIXES; of images with labels only.
+        chances: float (n,) with sum 1: an epoch to train on draws each of the rows with this
+            chance, again and again; None: it has each once.
         seed: of order and augmentation.
         metadata: float32 (N, M) that the net takes beside the images; None: it takes none.
         workers: number of threads.
@@ -59,6 +61,7 @@ class Batches(keras.utils.PyDataset):
         training: bool = False,
         augmentation: str = "none",
         mix: str = "none",
+        chances: np.ndarray | None = None,
         seed: int = 0,
         metadata: np.ndarray | None = None,
         workers: int = 2,
@@ -69,6 +72,7 @@ class Batches(keras.utils.PyDataset):
         self.metadata = metadata
         self.batch_size, self.training, self.seed = batch_size, training, seed
         self.rules, self.mix = AUGMENTATIONS[augmentation], MIXES[mix]
+        self.chances = chances
         self.masks = targets.ndim == 4
         self.epoch = 0
         self._threads = ThreadPoolExecutor(max(workers, 1))
@@ -98,7 +102,11 @@ class Batches(keras.utils.PyDataset):
         """A batch of an epoch, made in the calling thread."""
         rows = self.rows
         if self.training:
-            rows = np.random.default_rng([self.seed, epoch]).permutation(rows)
+            random = np.random.default_rng([self.seed, epoch])
+            if self.chances is None:
+                rows = random.permutation(rows)
+            else:
+                rows = random.choice(rows, len(rows), p=self.chances)
         rows = rows[index * self.batch_size : (index + 1) * self.batch_size]
         rows = np.sort(rows)  # a copy of these rows, read in the order they lie in
         images, targets = np.asarray(self.images[rows]), np.asarray(self.targets[rows])

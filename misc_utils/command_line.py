@@ -37,7 +37,7 @@ Row = TypeVar("Row")
 # Settings within settings, whose flags do not begin with the name of the field
 Unprefixed = Annotated[Row, tyro.conf.arg(name="", prefix_name=False)]
 Folds = Annotated[tuple[int, ...] | Literal["all"], tyro.conf.arg(metavar="all|0 1 2")]
-Devices = Annotated[int | Literal["all"], tyro.conf.arg(metavar="all|N")]
+Devices = Annotated[int | Literal["all", "hosts"], tyro.conf.arg(metavar="all|hosts|N")]
 Limit = Annotated[int | None, tyro.conf.arg(metavar="N")]
 Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT")]
 Paths = tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATH ...")]]

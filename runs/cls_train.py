@@ -48,6 +48,8 @@ class Settings:
     """what training minimises; auto: categorical_focal"""
     label_smoothing: float = 0.0  # share of each label that is spread over all classes
     class_weight: Literal[*CLASS_WEIGHTS] = "balanced"  # weight of each class in the loss
+    sampling: Literal[*CLASS_WEIGHTS] = "ones"
+    """how often an epoch draws images of each class; ones: each image once"""
     augmentation: Literal[*AUGMENTATIONS] = "affine"  # random flips, rotation, shifts ...
     mix: Literal[*MIXES] = "none"  # mixup, cutmix: two images become one, and so do their labels
     batch_size: int = 16  # images per step
@@ -67,7 +69,7 @@ class Settings:
     seed: int = 42  # governs split, start weights, order and augmentation
     split_seed: command_line.Limit = None  # governs the split alone; None: as --seed
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU
-    devices: command_line.Devices = 1  # that share each batch; all: all there are; jax only
+    devices: command_line.Devices = 1  # that share each batch; see docs/guide.md; jax only
     workers: int = 4  # threads that read and augment batches
     log_to: tuple[Literal[*LOGGERS], ...] = ()  # programs that are told of each epoch
     wait: bool = False  # for a fold that another process is training, instead of skipping it
@@ -167,8 +169,15 @@ def train(plan, dataset) -> None:
     def weights_of(rows):
         return class_weights(label[rows], num_classes, settings.class_weight)
 
+    def chances_of(rows):
+        if settings.sampling == "ones":
+            return None
+        weights = class_weights(label[rows], num_classes, settings.sampling)
+        return np.array([weights[each] for each in label[rows]]) / len(rows)
+
     # 4 train each fold; keep what its best weights say of the images it held out
-    with closing(train_folds(plan, data, build, compile_net, weights_of)) as trained_folds:
+    folds_in_turn = train_folds(plan, data, build, compile_net, weights_of, chances_of)
+    with closing(folds_in_turn) as trained_folds:
         for fold in trained_folds:
             charts.write_history(fold.run.file("history.png"), fold.run.name, fold.progress.columns)
             kept_logits.keep_held_out(fold, inputs, settings.batch_size)

@@ -264,13 +264,16 @@ def check_epochs(log: str, epochs: int) -> list[str]:
     """Whether a log tells of each epoch's end once, in order, and of no two epochs at once.
 
     All processes that train a fold write into one log: `Epoch 3/60` when an epoch begins, a line of
-    its measures when it has ended.
+    its measures when it has ended. A process killed between keeping an epoch and that line leaves
+    none: the next one goes on with the epoch after it.
     """
     wrong, ended, open_epoch, starts = [], [], None, 0
     for line in log.splitlines():
         if found := re.match(r"Epoch (\d+)/", line):
             if open_epoch is not None:  # only a process that was killed leaves one open
                 starts += 1
+                if int(found[1]) == open_epoch + 1:
+                    ended.append(open_epoch)
             open_epoch = int(found[1])
         elif re.match(r"\d+/\d+ - .*val_loss", line):
             if open_epoch is None:

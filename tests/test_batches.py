@@ -151,3 +151,24 @@ def test_images_of_a_batch_are_mixed_while_training_only():
     assert ((targets > 0.01) & (targets < 0.99)).any()
     held_out = Batches(IMAGES, LABELS, np.arange(16), 8, mix="mixup")[0]
     assert (held_out[0] == IMAGES[:8]).all() and (held_out[1] == LABELS[:8]).all()
+
+
+def test_an_epoch_draws_rows_by_their_chances_again_and_again():
+    rows, chances = np.arange(10, 26), np.full(16, 0.5 / 15)
+    chances[3] = 0.5
+    options = {"training": True, "seed": 2, "chances": chances}
+    batches = Batches(IMAGES, LABELS, rows, 8, **options)
+    counts = np.zeros(len(IMAGES))
+    for epoch in range(20):
+        batches.set_epoch(epoch)
+        for k in range(2):
+            images, labels = batches[k]
+            for image, label in zip(images, labels, strict=True):
+                row = row_of(image)
+                counts[row] += 1
+                assert (label == LABELS[row]).all()
+    assert counts.sum() == 320 and 130 < counts[13] < 190  # 160 are expected
+    assert (counts[10:26] > 0).sum() > 10
+    assert not counts[:10].any() and not counts[26:].any()
+    again = Batches(IMAGES, LABELS, rows, 8, **options)
+    assert (again[1][0] == Batches(IMAGES, LABELS, rows, 8, **options)[1][0]).all()

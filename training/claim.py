@@ -37,6 +37,7 @@ ADDED = {
     "average_weights": 0.0,
     "label_smoothing": 0.0,
     "mix": "none",
+    "sampling": "ones",
     "freeze": False,
     "decoder_filters": 32,
 }
@@ -66,14 +67,14 @@ def check_settings(
     """
     start = settings.get("weights", "none")
     if overwrite and names_file(start):
-        folders = [_folder(model_data, task, settings, k).resolve() for k in k_folds]
+        folders = [folder_of(model_data, task, settings, k).resolve() for k in k_folds]
         if Path(start).parent in folders:
             raise UserError(
                 f"--overwrite would delete {start}, which --weights is to start from. "
                 f"Choose another --version."
             )
     for k_fold in () if overwrite else k_folds:
-        _find_same(_folder(model_data, task, settings, k_fold), settings)
+        _find_same(folder_of(model_data, task, settings, k_fold), settings)
     _check_other_folds(model_data, task, settings, k_folds)
 
 
@@ -85,10 +86,10 @@ def stamp_runs(
     A run that another process begins from here on has another stamp: the same command on several
     nodes must not delete what they trained.
     """
-    return {k: _stamp(_folder(model_data, task, settings, k)) for k in k_folds}
+    return {k: _stamp(folder_of(model_data, task, settings, k)) for k in k_folds}
 
 
-def _folder(model_data: Path, task: int, settings: Mapping, k_fold: int) -> Path:
+def folder_of(model_data: Path, task: int, settings: Mapping, k_fold: int) -> Path:
     """The folder of a run, which may have been renamed, or the one it is to have."""
     name = _name(task, settings, k_fold)
     if not (model_data / name).exists():
@@ -161,14 +162,14 @@ def claim_run(
     record = {"format": run_folder.FORMAT, "task": task, "k_fold": k_fold, "finished": False}
     record |= {"settings": settings, "folds_fingerprint": folds_fingerprint(folds)} | facts
     name = _name(task, settings, k_fold)
-    folder = _folder(model_data, task, settings, k_fold)
+    folder = folder_of(model_data, task, settings, k_fold)
     waiting = f"{name}: another process is training it; waiting for its end"
     try:
         with locked(model_data, name, wait=waiting if settings.get("wait") else ""):
             as_then = {
                 k
                 for k, stamp in replaced.items()
-                if stamp == _stamp(_folder(model_data, task, settings, k))
+                if stamp == _stamp(folder_of(model_data, task, settings, k))
             }
             _check_other_folds(model_data, task, settings, {k_fold, *as_then})
             found = None if k_fold in as_then else _find_same(folder, settings, facts, folds)

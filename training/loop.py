@@ -28,7 +28,7 @@ from models.devices import choose_devices, use_devices
 from models.precision import use_precision
 from models.trained import logits_of
 from models.weights import load_weights
-from training import claim, environment, run_folder
+from training import claim, environment, followers, run_folder
 from training.fit import Start, build_optimizer, fit_fold
 from training.frozen import features_of, head_of
 from training.loggers import check_loggers
@@ -130,6 +130,7 @@ def train_folds(
     build: Build,
     compile_net: Compile,
     class_weight: Callable[[np.ndarray], Mapping[int, float]] | None = None,
+    chances: Callable[[np.ndarray], np.ndarray | None] | None = None,
 ) -> Iterator[TrainedFold]:
     """Train the folds of a plan one after another; each is locked until the next is asked for.
 
@@ -137,9 +138,10 @@ def train_folds(
     settings say to wait for it. Close the iterator, so that the lock goes when the caller fails.
 
     `build` and `compile_net` are called once for all folds (with the `cosine` schedule, whose steps
-    are part of the net, once more where a fold has other steps); `class_weight` takes the rows to
-    train on, int (n,), and gives {class index: weight in the loss}. With the setting `freeze` the
-    head alone is trained, on features of the encoder. UserError as in claim_run and fit_fold.
+    are part of the net, once more where a fold has other steps). Of the rows to train on, int (n,),
+    `class_weight` gives {class index: weight in the loss}, and `chances` the chance with which an
+    epoch draws each, float (n,), or None: each once. With the setting `freeze` the head alone is
+    trained, on features of the encoder. UserError as in claim_run and fit_fold.
     """
     settings, net = plan.settings, None
     devices = choose_devices(settings.devices, settings.batch_size)
@@ -154,7 +156,7 @@ def train_folds(
     if names_file(settings.weights):
         facts["weights_sha256"] = sha256(Path(settings.weights))
     for k_fold in plan.k_folds:
-        with claim.claim_run(
+        with followers.claim_together(
             plan.model_data, plan.task, k_fold, asdict(settings), data.folds, facts, plan.replaced
         ) as run:
             if run is None:
@@ -167,7 +169,7 @@ def train_folds(
             if net.frozen:
                 name = f"{settings.backbone}_{settings.image_size}"
                 taken = features_of(net.whole, taken, plan.model_data / "features", name)
-            train, held_out = _batches(settings, data, k_fold, taken)
+            train, held_out = _batches(settings, data, k_fold, taken, chances)
             counts = f"{len(train.rows)} images to train on, {len(held_out.rows)} held out"
             size = f"{net.model.count_params():,} parameters"
             where = ", ".join(devices) or facts["device"]
@@ -223,24 +225,30 @@ def _steps(settings: Any, folds: pd.DataFrame, k_fold: int) -> int:
 
 
 def _batches(
-    settings: Any, data: TrainingData, k_fold: int, taken: np.ndarray
+    settings: Any,
+    data: TrainingData,
+    k_fold: int,
+    taken: np.ndarray,
+    chances: Callable[[np.ndarray], np.ndarray | None] | None,
 ) -> tuple[Batches, Batches]:
     """Batches to train on, and of the images held out; `taken` are the images or their features."""
 
-    def batches(image_ids: list[str], **training) -> Batches:
+    def batches(rows: np.ndarray, **training) -> Batches:
         return Batches(
             taken,
             data.targets,
-            data.inputs.images.rows(image_ids),
+            rows,
             settings.batch_size,
             metadata=data.inputs.metadata,
             workers=settings.workers,
             **training,
         )
 
+    rows, held_out = (
+        data.inputs.images.rows(ids(data.folds, k_fold))
+        for ids in (run_folder.training_images, run_folder.held_out_images)
+    )
     train = {"augmentation": settings.augmentation, "seed": settings.seed, "training": True}
     train |= {"mix": getattr(settings, "mix", "none")}  # masks are not mixed
-    return (
-        batches(run_folder.training_images(data.folds, k_fold), **train),
-        batches(run_folder.held_out_images(data.folds, k_fold)),
-    )
+    train |= {"chances": chances(rows) if chances else None}
+    return batches(rows, **train), batches(held_out)
