@@ -398,9 +398,11 @@ def run_slurm(root: Path, epochs: int) -> list[str]:
         node = sweep.process(orphaned)["host"]
         kill(slurm.processes[node].pid, f"slurmd of {node}, under fold {orphaned}")
         kill(sweep.process(killed)["pid"], f"the training of fold {killed}")
-        node = sweep.process(preempted)["host"]
+        node, pid = (sweep.process(preempted)[key] for key in ("host", "pid"))
         print(f"  a job of higher priority on {node}, where fold {preempted} trains", flush=True)
+        os.kill(pid, signal.SIGSTOP)  # or it may end before that job begins; Slurm wakes it
         slurm.call("sbatch", "-p", "high", "-w", node, "-o", "/dev/null", "--wrap", "sleep 3")
+        wait_for("the preemption", lambda: not is_alive(pid))
         command = sweep.start()
         wrong = sweep.hold_until_waited_for(orphaned)
         wrong += finish(sweep, command)
