@@ -8,6 +8,7 @@ and makes the same batches, and the first process alone owns the run (training/f
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -64,6 +65,7 @@ def choose_devices(wanted: int | Literal["all", "hosts"], batch_size: int) -> li
         )
     if wanted == "hosts":
         _join_hosts()
+        _check_equal()
     devices = keras.distribution.list_devices()
     if isinstance(wanted, int):
         if wanted > len(devices):
@@ -121,6 +123,18 @@ def _join_hosts() -> None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")
 
 
+def _check_equal() -> None:
+    """UserError where the processes have unequal numbers of devices."""
+    import jax
+
+    counts = Counter(device.process_index for device in jax.devices())
+    if len(set(counts.values())) > 1:
+        found = ", ".join(map(str, counts.values()))
+        raise UserError(
+            f"--devices hosts: the processes have {found} devices. Give each as many as the others."
+        )
+
+
 def processes() -> tuple[int, int]:
     """The number of this process, counted from 0, and how many train together."""
     if keras.backend.backend() != "jax":
@@ -135,3 +149,10 @@ def from_first(number: int) -> int:
     from jax.experimental import multihost_utils
 
     return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+
+def all_say(yes: bool) -> bool:
+    """Whether all processes say yes; returns when all have called it."""
+    from jax.experimental import multihost_utils
+
+    return bool(np.all(multihost_utils.process_allgather(np.int32(yes))))

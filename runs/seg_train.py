@@ -60,7 +60,9 @@ class Settings:
     seed: int = 42  # governs split, start weights, order and augmentation
     split_seed: command_line.Limit = None  # governs the split alone; None: as --seed
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU
-    devices: command_line.Devices = 1  # that share each batch; see docs/guide.md; jax only
+    devices: command_line.Devices = 1
+    """that share each batch; all: of this machine; hosts: of all machines, see docs/guide.md; jax
+    only"""
     workers: int = 4  # threads that read and augment batches
     log_to: tuple[Literal[*LOGGERS], ...] = ()  # programs that are told of each epoch
     wait: bool = False  # for a fold that another process is training, instead of skipping it

@@ -134,3 +134,11 @@ def test_a_process_that_is_not_told_of_the_others_says_so(root):
     said = process.communicate(timeout=100)[0]
     assert process.returncode == 1 and "Traceback" not in said
     assert "Start one on each host with srun, or set KERAS_DISTRIBUTION_JOB_ADDRESSES" in said
+
+
+@pytest.mark.parametrize("flag", ["--wait", "--freeze"])
+def test_what_several_hosts_cannot_do_is_refused(flag, root, run_script):
+    import cls_train
+
+    code, _, err = run_script(cls_train, "--devices", "hosts", flag)
+    assert code == 1 and f"{flag} does not go with --devices hosts" in err

@@ -21,6 +21,7 @@ from datasets.dataset import Inputs, Masks
 from datasets.folds import check_fold_numbers
 from datasets.own_folder import resolved
 from datasets.tasks import TASKS, flags, script
+from misc_utils.errors import UserError
 from misc_utils.files import sha256
 from misc_utils.messages import command
 from models.backbones import check_image_size, names_file, weights_in_force
@@ -104,6 +105,9 @@ def plan_folds(model_data: Path, task: int, settings: Any) -> Plan:
     """
     check_image_size(settings.backbone, settings.image_size)
     check_loggers(settings.log_to)
+    for name in ("wait", "freeze"):
+        if settings.devices == "hosts" and getattr(settings, name, False):
+            raise UserError(f"--{name} does not go with --devices hosts. Leave one of them out.")
     choose_devices(settings.devices, settings.batch_size)
     k_folds = check_fold_numbers(settings.folds, settings.num_folds)
     weights = weights_in_force(settings.backbone, settings.weights)
