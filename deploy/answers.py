@@ -20,9 +20,9 @@ import numpy as np
 
 from datasets.boxes import cut_box, widen
 from datasets.challenge import spelt_out
+from deploy.archive import Picture
 from deploy.ask import Asked, ask, digest_of
 from deploy.predictor import Prediction, Predictor
-from deploy.sources import Source
 from inference.submission import ResultFolder
 from misc_utils.errors import UserError
 from misc_utils.files import partial_file, sha256, write_text
@@ -47,7 +47,7 @@ def check_name(name: str) -> None:
         )
 
 
-def is_done(result: ResultFolder, source: Source) -> bool:
+def is_done(result: ResultFolder, source: Picture) -> bool:
     """Whether the answer for an image is there, of the same content, with all its files."""
     row = result.journal.rows.get(source.name)
     if row is None or row["path"] != source.shown:
@@ -61,7 +61,7 @@ def is_done(result: ResultFolder, source: Source) -> bool:
 
 
 def answer(
-    result: ResultFolder, predictor: Predictor, sources: Sequence[Source], settings: Any
+    result: ResultFolder, predictor: Predictor, sources: Sequence[Picture], settings: Any
 ) -> Iterator[dict]:
     """Ask for each image, write its pictures, enter it into the journal; its rows, one by one.
 
@@ -162,7 +162,7 @@ def draw_heat(seen: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return np.rint((1 - weight) * seen + weight * colours[..., ::-1]).astype(np.uint8)
 
 
-def write_tables(result: ResultFolder, sources: Sequence[Source]) -> dict[str, int]:
+def write_tables(result: ResultFolder, sources: Sequence[Picture]) -> dict[str, int]:
     """Write predictions.json and predictions.csv; how many images were answered, and how many not.
 
     In the order of the sources. The JSON has a format number, the nets and a row per image; in the
@@ -200,7 +200,7 @@ def write_tables(result: ResultFolder, sources: Sequence[Source]) -> dict[str, i
     return summary
 
 
-def _rows(result: ResultFolder, sources: Sequence[Source]) -> Iterator[dict]:
+def _rows(result: ResultFolder, sources: Sequence[Picture]) -> Iterator[dict]:
     """What the journal holds of each image, without what is for resuming alone."""
     for source in sources:
         row = dict(result.journal.rows[source.name])
@@ -209,13 +209,13 @@ def _rows(result: ResultFolder, sources: Sequence[Source]) -> Iterator[dict]:
         yield {"name": source.name, "path": row.pop("path")} | row | {"files": files}
 
 
-def failures(result: ResultFolder, sources: Sequence[Source]) -> list[tuple[str, str]]:
+def failures(result: ResultFolder, sources: Sequence[Picture]) -> list[tuple[str, str]]:
     """Path and reason of each image that could not be read."""
     rows = _rows(result, sources)
     return [(row["path"], row["reason"]) for row in rows if "reason" in row]
 
 
-def write_page(result: ResultFolder, sources: Sequence[Source], nets: Sequence[str]) -> Path:
+def write_page(result: ResultFolder, sources: Sequence[Picture], nets: Sequence[str]) -> Path:
     """Write index.html, which shows the pictures in the folders beside it; its file.
 
     `nets` names those that answered.

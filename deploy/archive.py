@@ -22,19 +22,22 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from deploy.sources import LARGEST, is_image
+from datasets.pictures import SUFFIXES
 from misc_utils.errors import UserError
 from misc_utils.files import explained
 from misc_utils.messages import listed
 
 OPENERS = {".gz": gzip.open, ".tgz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-DAMAGES = (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error)
+LARGEST = 500_000_000  # bytes of one image
+DAMAGES = (
+    *(OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error),
+    *(UnicodeDecodeError, NotImplementedError),  # a zip archive's names, its version
+)
 UNREACHABLE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG)
-OF_ONE_IMAGE = (errno.EACCES, errno.EPERM, errno.EIO)  # EIO: a bad sector
+# EIO: a bad sector; EINVAL: a place that cannot be, in a damaged zip archive
+OF_ONE_IMAGE = (errno.EACCES, errno.EPERM, errno.EIO, errno.EINVAL)
 ABSENT = -1  # the size of an entry that has no bytes of its own
+NAMED = 10  # of the files that are left out
 
 
 @dataclass(frozen=True)
@@ -48,17 +51,31 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """The path as text; bytes that are no UTF-8 are spelt out."""
-        return self.path.decode("utf-8", "backslashreplace")
+        """The path as text."""
+        return as_text(self.path)
 
 
 @dataclass(frozen=True)
 class Picture:
     """An image, for ask."""
 
-    name: str
-    shown: str
-    read: Callable[[], bytes]
+    name: str  # of its results
+    shown: str  # its path as the user knows it
+    read: Callable[[], bytes]  # OSError or ValueError where its bytes cannot be had
+
+
+def as_text(path: bytes | str | Path) -> str:
+    """A path as text that can be printed and stored: bytes that are no UTF-8 are spelt out."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def is_image(path: Path) -> bool:
+    """Whether a path inside a folder or archive is taken for an image, by its name."""
+    return not _is_hidden(path) and path.suffix.lower() in SUFFIXES
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part == "__MACOSX" or (part.startswith(".") and part != "..") for part in path.parts)
 
 
 class Archive(Protocol):
@@ -66,7 +83,8 @@ class Archive(Protocol):
 
     path: Path
     shown_in: Path  # what stands before the name of an image where its path is shown
-    left_out: int  # files of other endings, as far as they were listed
+    left_out: int  # files of other endings that nobody hid, as far as they were listed
+    left_names: list[str]  # the first NAMED of them
     at_random: bool  # whether any image can be read without those before it
 
     def entries(self) -> Iterator[Entry]:
@@ -104,16 +122,39 @@ def open_archive(path: Path, column: str) -> Archive:
 def pictures(archive: Archive, entries: Sequence[Entry]) -> Iterator[Picture]:
     """The images of these entries, which are in order."""
     for entry, read in zip(entries, archive.contents(entries), strict=True):
-        yield Picture(entry.name, os.path.join(archive.shown_in, entry.name), read)
+        shown = os.path.join(as_text(archive.shown_in), entry.name)
+        yield Picture(entry.name, shown, read)
 
 
-class _Files:
+class _Container:
+    """What the kinds of archives share: which of their files are images."""
+
+    def __init__(self, path: Path, shown_in: Path) -> None:
+        self.path, self.shown_in = path, shown_in
+        self._begin()
+
+    def _begin(self) -> None:
+        """Of what is left out, none is counted yet."""
+        self.left_out, self.left_names = 0, []
+
+    def _takes(self, name: str) -> bool:
+        """Whether a file is an image, by its name; one that is not is counted unless hidden."""
+        if is_image(Path(name)):
+            return True
+        if not _is_hidden(Path(name)):
+            self.left_out += 1
+            if len(self.left_names) < NAMED:
+                self.left_names.append(name)
+        return False
+
+
+class _Files(_Container):
     """Images that are files: of a folder, or named by a table."""
 
     at_random = True
 
     def __init__(self, path: Path, folder: Path) -> None:
-        self.path, self.shown_in, self.left_out = path, folder, 0
+        super().__init__(path, folder)
         self.folder = os.fsencode(folder)
 
     def contents(self, entries: Sequence[Entry]) -> Iterator[Callable[[], bytes]]:
@@ -162,7 +203,7 @@ class _Folder(_Files):
         super().__init__(path, path)
 
     def entries(self) -> Iterator[Entry]:
-        self.left_out = 0
+        self._begin()
         yield from self._inside(b"", ())
 
     def _inside(self, below: bytes, above: tuple[tuple[int, int], ...]) -> Iterator[Entry]:
@@ -174,15 +215,14 @@ class _Folder(_Files):
                 f"{os.fsdecode(folder)}: this link leads back to a folder that it is in. Remove it."
             )
         with os.scandir(folder) as found:
-            inside = sorted((one.name, one.is_dir()) for one in found)
+            inside = sorted((one.name, _is_folder(one)) for one in found)
         for name, is_folder in inside:
             path = os.path.join(below, name)
-            if is_folder and not _hidden(name):
-                yield from self._inside(path, (*above, here))
-            elif is_image(Path(os.fsdecode(name))):
+            if is_folder:
+                if not _is_hidden(Path(os.fsdecode(name))):
+                    yield from self._inside(path, (*above, here))
+            elif self._takes(os.fsdecode(path)):
                 yield self._entry(path)
-            else:
-                self.left_out += 1
 
 
 class _Table(_Files):
@@ -204,6 +244,9 @@ class _Table(_Files):
             yield self._entry(os.fsencode(text))
 
     def _paths(self) -> Iterator[str | None]:
+        import pyarrow as pa  # other archives can be read without it
+        import pyarrow.parquet as pq
+
         try:
             if self.path.suffix.lower() == ".csv":
                 with self.path.open(encoding="utf-8-sig", newline="") as opened:
@@ -227,17 +270,17 @@ class _Table(_Files):
             )
 
 
-class _Tar:
+class _Tar(_Container):
     """A tar, plain or compressed; a compressed one is read from its beginning on."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.shown_in, self.left_out = path, path, 0
+        super().__init__(path, path)
         self.open = OPENERS.get(path.suffix.lower(), open)
         self.at_random = self.open is open
         self.stream = self.open(path, "rb")  # stays open: reading goes on where it was
 
     def entries(self) -> Iterator[Entry]:
-        self.left_out = 0
+        self._begin()
         with (
             _told_of(self.path),
             self.open(self.path, "rb") as stream,
@@ -247,8 +290,7 @@ class _Tar:
                 tar.members = []  # else all of them are kept
                 if member.isdir():
                     continue
-                if not is_image(Path(member.name)):
-                    self.left_out += 1
+                if not self._takes(member.name):
                     continue
                 size = member.size if member.isreg() else ABSENT
                 path = os.fsencode(member.name)
@@ -295,24 +337,23 @@ class _Member(tarfile.TarInfo):
             raise tarfile.ReadError(f"{error}: damaged or cut off") from None
 
 
-class _Zip:
+class _Zip(_Container):
     """A zip archive."""
 
     at_random = True
 
     def __init__(self, path: Path) -> None:
-        self.path, self.shown_in, self.left_out = path, path, 0
+        super().__init__(path, path)
         with _told_of(path):
             self.zip = zipfile.ZipFile(path)
 
     def entries(self) -> Iterator[Entry]:
-        self.left_out = 0
+        self._begin()
         for number, info in enumerate(self.zip.infolist()):
-            if is_image(Path(info.filename)) and not info.is_dir():
+            # is_dir() of 3.11 fails for a name that is damaged to nothing
+            if not info.filename.endswith("/") and self._takes(info.filename):
                 path = info.filename.encode("utf-8", "surrogateescape")
                 yield Entry(path, info.file_size, info.CRC, number)
-            else:
-                self.left_out += not info.is_dir()
 
     def contents(self, entries: Sequence[Entry]) -> Iterator[Callable[[], bytes]]:
         for entry in entries:
@@ -327,12 +368,17 @@ class _Zip:
         try:
             with _told_apart(self.path), self.zip.open(info) as stream:
                 return stream.read()
-        except (*DAMAGES, NotImplementedError, RuntimeError) as error:
+        except (*DAMAGES, RuntimeError) as error:
             raise ValueError(f"cannot be unpacked ({error})") from None
 
 
-def _hidden(name: bytes) -> bool:
-    return name.startswith(b".") or name == b"__MACOSX"
+def _is_folder(found: os.DirEntry) -> bool:
+    try:
+        return found.is_dir()
+    except OSError as error:
+        if error.errno not in UNREACHABLE:
+            raise
+        return False  # such as a link to itself
 
 
 def _version(file: Path) -> str:

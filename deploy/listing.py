@@ -21,7 +21,7 @@ from datasets.pictures import SUFFIXES
 from deploy.archive import ABSENT, Archive, Entry
 from misc_utils.errors import UserError
 from misc_utils.files import partial_file
-from misc_utils.messages import listed
+from misc_utils.messages import listed, printable
 
 NAMES = [field.name for field in fields(Entry)]
 SCHEMA = pa.schema(zip(NAMES, (pa.binary(), *[pa.int64()] * 3), strict=True))
@@ -72,12 +72,15 @@ def write_listing(file: Path, archive: Archive, part_size: int) -> Listing:
     hashes, digest, images = array.array("Q"), hashlib.sha256(), 0
     with partial_file(file) as partial:
         with pq.ParquetWriter(partial, SCHEMA, compression="zstd", write_page_checksum=True) as to:
-            entries = tqdm(archive.entries(), f"listing {archive.path.name}", unit="image")
+            entries = tqdm(
+                archive.entries(), f"listing {printable(archive.path.name)}", unit="image"
+            )
             left = map(astuple, entries)
             while rows := list(islice(left, part_size)):
                 for row in rows:
                     digest.update(_line(row))
-                    name = hashlib.blake2b(Entry(*row).name.encode(), digest_size=8).digest()
+                    name = _told_apart_by(Entry(*row)).encode()
+                    name = hashlib.blake2b(name, digest_size=8).digest()
                     hashes.append(int.from_bytes(name))
                 images += len(rows)
                 columns = map(list, zip(*rows, strict=True))
@@ -118,22 +121,28 @@ def check_same(listing: Listing, archive: Archive) -> None:
     version = archive.version()
     if version is not None and version == listing.version:
         return
-    now = tqdm(archive.entries(), f"comparing {archive.path.name}", listing.images, unit="image")
+    said = f"comparing {printable(archive.path.name)}"
+    now = tqdm(archive.entries(), said, listing.images, unit="image")
     for there, here in zip_longest(listing.entries(), now):
         if there == here:
             continue
         if there is None or here is None or there.path != here.path:
-            names = [one.name if one else "the end" for one in (there, here)]
+            names = [printable(one.name) if one else "the end" for one in (there, here)]
             what = f"where {names[0]} was listed, there is now {names[1]}"
         elif here.size == ABSENT:
-            what = f"{here.name} is not there any more"
+            what = f"{printable(here.name)} is not there any more"
         else:
-            what = f"{here.name} is another file than when it was listed"
+            what = f"{printable(here.name)} is another file than when it was listed"
         raise UserError(f"{archive.path}: the archive has changed: {what}. {ELSE}")
 
 
 def _line(row: tuple) -> bytes:
     return b"%b\0%d %d %d\n" % row
+
+
+def _told_apart_by(entry: Entry) -> str:
+    """What no other image may have: `./a.png` and `a.png` are one file where they are unpacked."""
+    return entry.name.removeprefix("./")
 
 
 def _check_names(archive: Archive, hashes: array.array) -> None:
@@ -144,9 +153,9 @@ def _check_names(archive: Archive, hashes: array.array) -> None:
     seen: set[str] = set()
     twice: list[str] = []
     for entry in archive.entries():
-        if entry.name in seen:
-            twice.append(entry.name)
-        seen.add(entry.name)
+        if (name := _told_apart_by(entry)) in seen:
+            twice.append(name)
+        seen.add(name)
     if twice:
         raise UserError(
             f"{archive.path}: these names stand for more than one image: {listed(twice)}. Rows are "

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from datasets.pictures import read_image, read_mask
 from deploy import answers
-from deploy.archive import Archive, open_archive, pictures
+from deploy.archive import Archive, as_text, open_archive, pictures
 from deploy.parts import PROBABILITY, PartError, Parts, mask_name
 from deploy.shards import Shard
 from misc_utils.errors import UserError
@@ -191,7 +191,7 @@ def write_report(parts: Parts, overview: Overview, made_by: dict) -> Path:
             examples.append((title, cards))
     content = {
         "title": f"Predictions of {parts.folder.name}",
-        "archive": made_by["settings"]["archive"],
+        "archive": as_text(made_by["settings"]["archive"]),
         "nets": list(made_by["weights"]),
         "tiles": _tiles(overview),
         "classes": _bars(overview.classes.most_common()),
@@ -265,5 +265,5 @@ def _picture(parts: Parts, archive: Archive | None, row: dict) -> str:
             with tarfile.open(parts.file(number, ".tar")) as tar:
                 mask = read_mask(tar.extractfile(mask_name(row["name"])).read())
         return embed(answers.outlined(image, mask), SIDE)
-    except (UserError, OSError, ValueError):
+    except (UserError, OSError, ValueError, KeyError):  # KeyError: earlier code named it otherwise
         return ""

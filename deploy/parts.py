@@ -22,6 +22,7 @@ from misc_utils.files import PARTIAL, partial_file, sha256
 
 BOX = ("box_top", "box_left", "box_height", "box_width")
 PROBABILITY = "probability_"  # before the name of a class
+ELSEWHERE = {"": "%", ".": "%2E", "..": "%2E%2E"}  # parts of a path, and what stands for them
 
 
 class PartError(Exception):
@@ -104,8 +105,19 @@ class Parts:
 
 
 def mask_name(name: str) -> str:
-    """Of an image's mask in the tar of its part."""
-    return f"{name}.png"
+    """Of an image's mask in the tar of its part: another for each image, inside of any folder.
+
+    Parts of a path that lead elsewhere are spelt out: `../a.png` is `%2E%2E/a.png.png`, and
+    `/a.png` is `%/a.png.png`.
+    """
+    start = "./" if name.startswith("./") else ""  # as tars have it; it leads nowhere
+    parts = name.removeprefix("./").split("/")
+    return start + "/".join(map(_spelt_out, parts)) + ".png"
+
+
+def _spelt_out(part: str) -> str:
+    ordinary = f"%25{part[1:]}" if part.startswith("%") else part
+    return ELSEWHERE.get(part, ordinary)
 
 
 def schema_of(mask: bool, classes: Sequence[str]) -> pa.Schema:

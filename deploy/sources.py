@@ -5,108 +5,89 @@ bytes, read when they are wanted.
 """
 
 import logging
+import os
 import re
-import zipfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from datasets.pictures import SUFFIXES
+from deploy.archive import LARGEST, Picture, as_text, open_archive
 from misc_utils.errors import UserError
-from misc_utils.messages import counted
+from misc_utils.messages import listed
 
 log = logging.getLogger(__name__)
 
-LARGEST = 500_000_000  # bytes of one image
+LONGEST = 80  # bytes of the name of an image's results, before a number
+Found = tuple[str, Callable[[], bytes]]  # the path of an image as it is shown, what reads it
 
 
-@dataclass(frozen=True)
-class Source:
-    """One image."""
-
-    name: str  # of its results: letters, digits, - and _ of its path
-    shown: str  # its path as the user knows it
-    file: Path
-    entry: str = ""  # in the zip archive `file`
-
-    def read(self) -> bytes:
-        """Its bytes; OSError or ValueError where they cannot be had."""
-        if not self.entry:
-            if self.file.stat().st_size > LARGEST:
-                raise ValueError(f"larger than {LARGEST // 10**6} MB")
-            return self.file.read_bytes()
-        try:
-            with zipfile.ZipFile(self.file) as archive, archive.open(self.entry) as stream:
-                content = stream.read(LARGEST + 1)  # whatever size the archive says it has
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-            raise ValueError(f"cannot be unpacked ({error})") from None
-        if len(content) > LARGEST:
-            raise ValueError(f"larger than {LARGEST // 10**6} MB")
-        return content
-
-
-def find_sources(paths: Sequence[str]) -> list[Source]:
+def find_sources(paths: Sequence[str]) -> list[Picture]:
     """The images in these files, folders and zip archives, in order of their paths.
 
     A file that is named is taken whatever its ending; in folders and archives those with an ending
     of SUFFIXES are, and a message says which are not. UserError: a path does not exist, an archive
-    is damaged, or there is no image.
+    is damaged, a folder cannot be listed, or there is no image.
     """
-    found: list[tuple[str, Path, str]] = []
-    left: list[str] = []  # files that nobody hid, of other endings
+    found: dict[tuple[Path, int], Found] = {}  # by file, and its number in a zip archive
+    left_out, left_names = 0, []
     for text in paths:
-        path = Path(text).expanduser()
-        if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.is_file())
-            found += [(str(file), file, "") for file in inside if is_image(file.relative_to(path))]
-            left += [str(file) for file in inside if _is_other(file.relative_to(path))]
-        elif path.suffix.lower() == ".zip" and path.is_file():
-            inside = _entries(path)
-            found += [(f"{path}/{name}", path, name) for name in inside if is_image(Path(name))]
-            left += [f"{path}/{name}" for name in inside if _is_other(Path(name))]
+        path = Path(os.path.expanduser(text))
+        is_folder = path.is_dir()
+        if is_folder or (path.suffix.lower() == ".zip" and path.is_file()):
+            opened = open_archive(path, "")
+            entries = list(opened.entries())
+            for entry, read in zip(entries, opened.contents(entries), strict=True):
+                if is_folder:
+                    file = path / os.fsdecode(entry.path)
+                    found[file, 0] = as_text(file), partial(_read_inside, file)
+                else:
+                    found[path, entry.position] = f"{as_text(path)}/{entry.name}", read
+            left_out += opened.left_out
+            left_names += [f"{path}/{name}" for name in opened.left_names]
         elif path.exists():
-            found.append((str(path), path, ""))
+            found[path, 0] = as_text(path), partial(_read, path)
         else:
             raise UserError(f"{path}: there is no such file or folder. Correct the path.")
+    if not paths:
+        raise UserError("no images are named. Name files, folders or zip archives of images.")
     if not found:
         raise UserError(
-            f"{', '.join(map(str, paths))}: no image in it. Expected files ending in "
-            f"{', '.join(SUFFIXES)}."
+            f"{', '.join(paths)}: no image in it. Expected files ending in {', '.join(SUFFIXES)}."
         )
-    if left:
-        log.warning("left out, as their endings are not those of images: %s", counted(left))
-    return list(_named(found))
+    if left_out:
+        shown, more = listed(left_names[:10]), left_out - min(len(left_names), 10)
+        log.warning(
+            "left out, as their endings are not those of images: %s: %s%s",
+            *(left_out, shown, f" and {more} more" if more else ""),
+        )
+    return list(_named(found.values()))
 
 
-def _entries(archive: Path) -> list[str]:
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            return sorted(info.filename for info in opened.infolist() if not info.is_dir())
-    except (OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"{archive}: cannot be read as a zip archive ({error}).") from None
+def _read(file: Path) -> bytes:
+    """The bytes of a file; OSError or ValueError where they cannot be had."""
+    if file.stat().st_size > LARGEST:
+        raise ValueError(f"larger than {LARGEST // 10**6} MB")
+    return file.read_bytes()
 
 
-def is_image(path: Path) -> bool:
-    """Whether a path inside a folder or archive is taken for an image, by its name."""
-    return not _is_hidden(path) and path.suffix.lower() in SUFFIXES
+def _read_inside(file: Path) -> bytes:
+    """The same for what a folder holds, which may be a pipe: reading it would never end."""
+    if not file.is_file():
+        raise ValueError("there is no such file, or it cannot be reached")
+    return _read(file)
 
 
-def _is_other(path: Path) -> bool:
-    return not _is_hidden(path) and path.suffix.lower() not in SUFFIXES
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-
-
-def _named(found: Sequence[tuple[str, Path, str]]) -> Iterator[Source]:
+def _named(found: Iterator[Found]) -> Iterator[Picture]:
     """Short names; one that another image has already gets a number."""
     taken: set[str] = set()
-    for shown, file, entry in dict.fromkeys(found):
-        stem = re.sub(r"[^\w-]+", "_", Path(entry or file.name).stem).strip("_")[:80] or "image"
+    for shown, read in found:
+        stem = re.sub(r"[^\w-]+", "_", Path(shown).stem).strip("_")
+        # bytes, as disks count them; what is before and behind a name must find room too
+        stem = stem.encode()[:LONGEST].decode(errors="ignore") or "image"
         name, number = stem, 1
         while name.casefold() in taken:
             number += 1
             name = f"{stem}-{number}"
         taken.add(name.casefold())
-        yield Source(name, shown, file, entry)
+        yield Picture(name, shown, read)

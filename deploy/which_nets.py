@@ -1,5 +1,6 @@
 """The nets that the settings of a script name: trainings, or a bundle, which needs no Keras."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,5 +34,5 @@ def find_nets(root: Path, settings: Any) -> tuple[Any, Callable[[], Predictor]]:
 
     if settings.segmenter or settings.classifier:
         raise UserError("--bundle holds the nets that answer: leave out --segmenter, --classifier.")
-    bundle = read_bundle(Path(settings.bundle).expanduser(), *halves)
+    bundle = read_bundle(Path(os.path.expanduser(settings.bundle)), *halves)
     return bundle, lambda: load_bundle(bundle, views)

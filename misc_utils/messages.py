@@ -73,7 +73,7 @@ def check_same_ids(
 
 def listed(items: list, most: int = 20) -> str:
     """Items as text for a message: all of them, or the first `most` and a count of the rest."""
-    shown = ", ".join(map(_printable, items[:most]))
+    shown = ", ".join(map(printable, items[:most]))
     return shown + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
@@ -83,7 +83,7 @@ def counted(names: Iterable[str]) -> str:
     return f"{len(names)}: {listed(names, 10)}"
 
 
-def _printable(item: object) -> str:
+def printable(item: object) -> str:
     """As text that any terminal can print: names of files may hold bytes that are not text."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(item))
 

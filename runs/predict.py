@@ -40,6 +40,7 @@ def main(settings: Settings) -> dict[str, int]:
     from deploy import answers, sources
     from deploy.which_nets import find_nets
     from inference import submission
+    from misc_utils.messages import printable
 
     # 1 which nets, which images
     answers.check_name(settings.name)
@@ -73,7 +74,7 @@ def main(settings: Settings) -> dict[str, int]:
 
     # 4 report
     for name, reason in answers.failures(result, found):
-        print(f"not answered: {name}: {reason}")
+        print(f"not answered: {printable(name)}: {printable(reason)}")
     print(", ".join(f"{key.replace('_', ' ')}: {count}" for key, count in summary.items()))
     print(f"to look at: {index}")
     return summary

@@ -8,6 +8,7 @@ A folder, a tar, a zip archive or a table of paths. Answers are written in parts
 merge_archive.py makes one table and a report of them. Research only: not for diagnosis.
 """
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -61,7 +62,8 @@ def main(settings: Settings) -> dict[str, int]:
     if settings.shard and settings.overwrite:
         raise UserError("--overwrite deletes what other shards made: give it without --shard.")
     nets, load_nets = find_nets(paths.root(), settings)
-    place = Path(settings.archive).expanduser().resolve()
+    # of os.path, as those of Path fail for a user that is not there and for a link to itself
+    place = Path(os.path.realpath(os.path.expanduser(settings.archive)))
     opened = archive.open_archive(place, settings.image_column)
 
     # 2 begin, or go on with what the same settings, nets and images made

@@ -30,7 +30,7 @@ from misc_utils.errors import UserError
 pa = pytest.importorskip("pyarrow")
 import pyarrow.parquet as pq  # noqa: E402
 
-from deploy import archive, listing, merge, shards  # noqa: E402
+from deploy import archive, listing, merge, parts, shards  # noqa: E402
 
 SIDE = 8  # of what the nets see
 
@@ -134,7 +134,7 @@ def test_a_folder_in_shards(nets, photos, tmp_path, run_script):
         code, out, err = run_script(predict_archive, *flags)
         assert code == 0 and f"shard {shard}: " in out and "images/s" in out, err
         assert ("next: " in out) == (shard == "2/3")  # the last to end
-    assert "2 files with other endings are left out" in out
+    assert "1 files with other endings are left out" in out
     code, out, err = run_script(merge_archive, "--csv")
     assert code == 0 and "images: 23, answered: 22, not answered: 1" in out, err
     rows = rows_of(tmp_path)
@@ -377,6 +377,13 @@ def test_what_cannot_be_listed_is_said(nets, photos, tmp_path, run_script):
     content = (tmp_path / "a.tar.gz").read_bytes()
     (tmp_path / "cut.tar.gz").write_bytes(content[:-4])
     (tmp_path / "no.zip").write_text("nothing")
+    (tmp_path / "itself").symlink_to("itself")
+    with zipfile.ZipFile(tmp_path / "version.zip", "w") as opened:
+        opened.writestr("a.png", b"")
+    content = bytearray((tmp_path / "version.zip").read_bytes())
+    content[content.index(b"PK\1\2") + 6] = 255  # later than there is
+    (tmp_path / "version.zip").write_bytes(content)
+    (tmp_path / "same.csv").write_text("path\na.png\n./a.png\n")
     (tmp_path / "no.csv").write_text("file,id\na.png,1\n")
     (tmp_path / "gap.csv").write_text("path,id\na.png,1\n,2\n")
     (tmp_path / "no.parquet").write_text("nothing")
@@ -395,6 +402,9 @@ def test_what_cannot_be_listed_is_said(nets, photos, tmp_path, run_script):
         ("empty", "no image in it"),
         ("round", "leads back to a folder that it is in"),
         ("nowhere", "there is no such file or folder"),
+        ("itself", "there is no such file or folder"),
+        ("version.zip", "cannot be read as an archive"),
+        ("same.csv", "stand for more than one image: a.png"),
         ("photos/notes.txt", "expected a folder, or a file ending in .tar"),
     ):
         code, _, err = run_script(predict_archive, tmp_path / place)
@@ -419,6 +429,34 @@ def test_odd_images_are_rows_too(nets, tmp_path):
     assert "there is no such file" in rows["broken.png"]
     linked = [f"link/{number}.png" for number in range(3)]
     assert list(rows) == ["broken.png", *linked, "pipe.png", "\\xff.png"]
+
+
+def test_names_that_are_no_text_are_spelt_out(nets, photos, tmp_path):
+    odd = tmp_path / os.fsdecode(b"photos \xff")
+    photos.rename(odd)
+    answer_and_merge(odd)
+    row = rows_of(tmp_path)[0]
+    assert row["path"] == f"{tmp_path}/photos \\xff/{row['name']}"
+    assert "photos \\xff" in (results(tmp_path) / "index.html").read_text("utf-8")
+
+
+def test_masks_stay_in_their_folder_and_apart(nets, photos, tmp_path):
+    image = photos / listed_names(photos)[-1]
+    (tmp_path / "tables").mkdir()
+    odd = ("../photos/a.png", str(tmp_path / "photos/a.png"), "a.png", ".//a.png", "%/a.png")
+    (tmp_path / "tables/%").mkdir()
+    for name in odd:
+        shutil.copyfile(image, tmp_path / "tables" / name)
+    (tmp_path / "tables/a.csv").write_text("\n".join(("path", *odd)))
+    answer_and_merge(tmp_path / "tables/a.csv")
+    assert (results(tmp_path) / "index.html").read_text().count("data:image/jpeg") == len(odd)
+    (tmp_path / "unpacked/here").mkdir(parents=True)
+    with tarfile.open(results(tmp_path) / "parts/part-000000.tar") as tar:
+        assert tar.getnames()[0] == "%2E%2E/photos/a.png.png"
+        tar.extractall(tmp_path / "unpacked/here")
+    files = [file for file in (tmp_path / "unpacked").rglob("*") if file.is_file()]
+    assert len(files) == len(odd) and all("here" in file.parts for file in files)
+    assert parts.mask_name("./0/a.png") == "./0/a.png.png"  # as most tars have it
 
 
 def test_half_the_nets_and_no_masks(nets, photos, tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 """predict.py and what stands behind it, with nets of a minute's training."""
 
+import errno
 import json
+import os
 import shutil
 import sys
 import zipfile
@@ -177,8 +179,12 @@ def test_only_one_half_and_only_overlays(at_root, mixed, run_script):
 
 
 def test_what_is_not_there_is_said(at_root, tmp_path, run_script):
+    (tmp_path / "itself").symlink_to("itself")
     for flags, message in (
         ((tmp_path / "nothing",), "there is no such file or folder"),
+        (("~nobody of this name/x",), "there is no such file or folder"),
+        ((tmp_path / "itself",), "there is no such file or folder"),
+        ((), "no images are named"),
         ((tmp_path,), "no image in it"),
         ((tmp_path, "--segmenter", "vgg16:0"), "no trained run of task 1"),
         ((tmp_path, "--name", "../x"), "--name"),
@@ -188,7 +194,7 @@ def test_what_is_not_there_is_said(at_root, tmp_path, run_script):
         assert code == 1 and message in err and "Traceback" not in err
     (tmp_path / "bad.zip").write_text("no archive")
     code, _, err = run_script(predict, tmp_path / "bad.zip")
-    assert code == 1 and "cannot be read as a zip archive" in err
+    assert code == 1 and "cannot be read as an archive" in err
 
 
 def test_which_training_answers(tmp_path, monkeypatch, at_root):
@@ -230,6 +236,132 @@ def test_names_of_results_are_short_and_apart(tmp_path):
     names = [source.name for source in sources.find_sources([str(tmp_path)])]
     assert len({name.casefold() for name in names}) == len(names) == 5  # ...jpg is hidden
     assert all(len(name) <= 84 and "/" not in name and " " not in name for name in names)
+
+
+def test_names_of_results_fit_on_any_disk(tmp_path):
+    (tmp_path / f"{'病' * 80}.jpg").touch()
+    (tmp_path / f"{'病' * 79}変.jpg").touch()
+    one, other = sources.find_sources([str(tmp_path)])
+    assert one.name == "病" * 26 and other.name == f"{one.name}-2"
+
+
+def test_a_folder_is_looked_through_as_an_archive_is(tmp_path):
+    """Links are followed; what cannot be read is an image with a reason, or ends the command."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/a.png").write_bytes(b"content")
+    (tmp_path / "photos/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "photos/broken.png").symlink_to("nowhere")
+    (tmp_path / "photos/itself.png").symlink_to("itself.png")
+    os.mkfifo(tmp_path / "photos/pipe.png")
+    found = {source.name: source for source in sources.find_sources([str(tmp_path / "photos")])}
+    assert list(found) == ["broken", "itself", "a", "pipe"]
+    assert found["a"].read() == b"content" and found["a"].shown.endswith("photos/link/a.png")
+    for name in ("broken", "itself", "pipe"):
+        with pytest.raises((OSError, ValueError)):
+            found[name].read()
+    (tmp_path / "photos/round").symlink_to(tmp_path / "photos")
+    with pytest.raises(UserError, match="leads back to a folder that it is in"):
+        sources.find_sources([str(tmp_path / "photos")])
+
+
+def test_a_folder_that_cannot_be_listed_ends_the_command(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.png").touch()
+    scandir = os.scandir
+
+    def refuse(folder):
+        if os.fsdecode(folder).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match="closed"):
+        sources.find_sources([str(tmp_path)])
+
+
+def test_no_entry_of_a_zip_archive_vanishes(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as opened, pytest.warns(UserWarning):
+        for name, content in (
+            ("../photos/a.png", b"above"),
+            ("b.png", b"one"),
+            ("b.png", b"other"),
+            (".hidden/c.png", b""),
+        ):
+            opened.writestr(name, content)
+    found = sources.find_sources([str(tmp_path / "a.zip"), str(tmp_path / "a.zip")])
+    assert [source.name for source in found] == ["a", "b", "b-2"]
+    assert [source.read() for source in found] == [b"above", b"one", b"other"]
+
+
+def damaged_zip(file, method):
+    """A zip archive of two images, the first of whose content is damaged."""
+    content = np.random.default_rng(0).integers(0, 4, 5000, np.uint8).tobytes()
+    with zipfile.ZipFile(file, "w", method) as opened:
+        opened.writestr("bad.png", content)
+        opened.writestr("good.png", content)
+    damaged = bytearray(file.read_bytes())
+    damaged[60:90] = bytes(range(200, 230))
+    file.write_bytes(damaged)
+    return content
+
+
+@pytest.mark.parametrize("method", (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
+def test_an_entry_that_cannot_be_unpacked_is_the_only_one_lost(tmp_path, method):
+    content = damaged_zip(tmp_path / "a.zip", method)
+    bad, good = sources.find_sources([str(tmp_path / "a.zip")])
+    with pytest.raises(ValueError, match=r"cannot be unpacked|Invalid data"):
+        bad.read()
+    assert good.read() == content
+
+
+def damage_name(content):
+    """UTF-8 is said of the names, which are not."""
+    return content.replace("ä".encode(), b"\xff\xff")
+
+
+def damage_version(content):
+    """A later version of the format than there is, in the directory."""
+    place = content.index(b"PK\1\2") + 6
+    return content[:place] + b"\xff" + content[place + 1 :]
+
+
+def damage_to_nothing(content):
+    """A name that begins with the byte that ends names."""
+    place = content.index(b"PK\1\2") + 46
+    return content[:place] + b"\0" + content[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage, said",
+    (
+        (damage_name, "cannot be read as an archive"),
+        (damage_version, "cannot be read as an archive"),
+        (damage_to_nothing, "no image in it"),
+    ),
+)
+def test_a_damaged_directory_of_a_zip_archive_is_said(damage, said, tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as opened:
+        opened.writestr("a/ä.png", b"content")
+    content = damage((tmp_path / "a.zip").read_bytes())
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(UserError, match=f"a.zip: {said}"):
+        sources.find_sources([str(tmp_path / "a.zip")])
+
+
+def test_odd_names_are_shown_as_text(at_root, drawn_data, tmp_path, run_script):
+    odd = tmp_path / os.fsdecode(b"photos \xff")
+    odd.mkdir()
+    image = min((drawn_data / "ISIC2018_Task3_Test_Input").glob("*.jpg"))
+    shutil.copyfile(image, odd / os.fsdecode(b"one \xfe.jpg"))
+    (odd / "two \x1b[2J\n.jpg").write_text("no picture")
+    code, out, err = run_script(predict, odd, "--name", "odd")
+    assert code == 0, err
+    paths = [row["path"] for row in rows_of(at_root, "odd")]
+    assert paths[0].endswith("photos \\xff/one \\xfe.jpg")
+    for name in ("predictions.csv", "index.html"):
+        assert "one \\xfe.jpg" in (at_root / "submissions/odd" / name).read_text("utf-8")
+    assert "two \\x1b[2J\\n.jpg" in out and "\x1b" not in out
 
 
 def test_files_of_other_endings_are_named(tmp_path, caplog):
