@@ -10,20 +10,28 @@ from pathlib import Path
 from datasets.dataset import Dataset
 from datasets.ISIC2018 import ISIC2018
 from datasets.own_folder import BY_FOLDER, FolderDataset, part_of
-from datasets.own_settings import DESCRIPTION, NOT_TOLD, OwnFolder, read_description
+from datasets.own_settings import DESCRIPTION, NOT_TOLD, OwnFolder, flags_of, read_description
 from datasets.released import open_ham10000, open_isic2019, open_isic2020, open_ph2
+from datasets.tables import as_flag
 from datasets.tasks import DEFAULT
 from misc_utils.errors import UserError
+from misc_utils.messages import listed
 
 
 class Own(FolderDataset):
     """What `--dataset folder` and the flags beside it name; or a dataset.json, the `file`."""
 
     file: Path | None = None
+    ids_shared = False  # names of files, which may be the same in the folders of two sets
 
     def told_as(self, key: str) -> str:
         """A flag, or a key of the file."""
-        return f'"{key}" in {self.file}' if self.file else f"--{key.replace('_', '-')}"
+        return f'"{key}" in {self.file}' if self.file else as_flag(key)
+
+    @property
+    def named(self) -> list[str]:
+        """As Dataset.named, with the flags that say where a folder is."""
+        return super().named + ([] if self.file else flags_of(self.told))
 
     @property
     def cache_name(self) -> str:
@@ -62,15 +70,11 @@ def open_folder(data_dir: Path, own: OwnFolder) -> Dataset:
 
 
 def open_described(data_dir: Path, name: str, classes: Sequence[str] = ()) -> Dataset:
-    """The data set of `data/NAME/dataset.json`; UserError naming what is wrong in it.
-
-    `classes` are in force where the file tells none.
-    """
+    """The data set of `data/NAME/dataset.json`; UserError naming what is wrong in it."""
     file = data_dir / name / DESCRIPTION
     own, others = read_description(file)
     parts = {images: part_of(part) for images, part in ({"training": own} | others).items()}
-    told = replace(own, classes=own.classes or tuple(classes))
-    dataset = Own(data_dir, name, parts, told)
+    dataset = Own(data_dir, name, parts, _with_classes(own, classes, f'"classes" in {file}'))
     dataset.file = file
     dataset.check_there()
     return dataset
@@ -105,7 +109,7 @@ def open_dataset(
         if file.is_file():
             raise UserError(f"{file}: {name} is the name of another data set. Rename the folder.")
         if name == "folder":
-            own = replace(own, classes=own.classes or tuple(classes))
+            own = _with_classes(own, classes, "--classes")
         return DATASETS[name](data_dir, own)
     check_name(name)
     if file.is_file():
@@ -119,6 +123,20 @@ def open_dataset(
         f"--dataset {name}: choose one of {', '.join([*DATASETS, *described])}, or describe your "
         f"own in {file}."
     )
+
+
+def _with_classes(own: OwnFolder, trained: Sequence[str], told_as: str) -> OwnFolder:
+    """The same with the classes of a trained run, where there is one; UserError for other names."""
+    if (
+        own.classes
+        and trained
+        and {*map(str.casefold, own.classes)} != {*map(str.casefold, trained)}
+    ):
+        raise UserError(
+            f"{told_as}: {listed(list(own.classes))}; the run was trained on "
+            f"{listed(list(trained))}. Put these back, in any order, or train a new --version."
+        )
+    return replace(own, classes=tuple(trained) or own.classes)
 
 
 def check_name(name: str) -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from misc_utils.files import sha256
 
-Copies = dict[str, set[str]]  # {image id: other ids of the same picture}
+Copies = dict[str, set[str]]  # {image id: ids of the same picture}
+Related = dict[str, set[str]]  # {image id: ids of the same picture, lesion or patient}
 
 
 def find_copies(files: Mapping[str, Path], among: Mapping[str, Path]) -> Copies:
-    """Other ids of `among` whose file holds the same bytes; ids without any are left out.
+    """Ids of `among` whose file holds the same bytes; ids without any are left out.
 
     Only files of equal size are read: of 10,000 photographs a few hundred.
     """
@@ -25,12 +26,11 @@ def find_copies(files: Mapping[str, Path], among: Mapping[str, Path]) -> Copies:
     alike = [file for group in of_size.values() if len(group) > 1 for file in group]
     with ThreadPoolExecutor() as threads:
         digest = dict(zip(alike, threads.map(sha256, alike), strict=True))
-    ids: dict[str, set[str]] = defaultdict(set)
+    ids: dict[object, set[str]] = defaultdict(set)
     for image_id, file in among.items():
-        if file in digest:
-            ids[digest[file]].add(image_id)
-    found = {i: ids[digest[file]] - {i} for i, file in files.items() if file in digest}
-    return {image_id: others for image_id, others in found.items() if others}
+        ids[digest.get(file, file)].add(image_id)
+    found = {i: ids.get(digest.get(file, file)) for i, file in files.items()}
+    return {image_id: same for image_id, same in found.items() if same}
 
 
 def join_lesions(lesions: Mapping[str, str], pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

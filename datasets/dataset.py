@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +20,14 @@ import pandas as pd
 from datasets import pictures
 from datasets.boxes import Box, cut_box, widen
 from datasets.cache import Cached, load_or_build
-from datasets.copies import Copies, find_copies, join_lesions
+from datasets.copies import Related, find_copies, join_lesions
 from datasets.folds import limit_images, limit_labels
 from datasets.lesion_crops import Crops
 from datasets.metadata import encode
 from datasets.near_copies import read_near_copies, table_file
 from datasets.pictures import resize
 from datasets.preprocessing import MOVES, preprocess
-from datasets.tasks import TASKS, prefix
+from datasets.tasks import TASKS, flags, prefix
 from misc_utils.errors import UserError
 from misc_utils.messages import check_same_ids, counted, listed
 
@@ -43,6 +44,7 @@ class Dataset:
         classes: names of Task 3, in the order of class indices.
         group: what images must not be parted by a split: of one `lesion`, or one `patient`.
         unreleased: ids in a table of classes of which there is no image; their rows are no error.
+        ids_shared: an id names the same image in every set, as the archives of ISIC do it.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Dataset:
     classes: tuple[str, ...] = ()
     group = "lesion"
     unreleased: frozenset[str] = frozenset()
+    ids_shared = True
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
@@ -93,8 +96,10 @@ class Dataset:
         """Whether there is a table of classes for the set."""
         return False
 
-    def read_groups(self, task: int) -> tuple[dict[str, str], Path] | None:
-        """Lesion (or patient) of each training image, and the table; None where it is unknown."""
+    def read_groups(
+        self, task: int, images: str = "training"
+    ) -> tuple[dict[str, str | None], Path] | None:
+        """Lesion (or patient) of each image of a set, and the table; None where it is unknown."""
         return None
 
     def read_pairs(self, task: int) -> list[tuple[str, str]]:
@@ -305,14 +310,17 @@ class Dataset:
         """
         files = self.list_images(task, "training")
         files = {image_id: files[image_id] for image_id in image_ids if image_id in files}
-        pairs = [(i, min(others)) for i, others in find_copies(files, files).items()]
+        same = find_copies(files, files)
+        pairs = [(i, min(ids - {i})) for i, ids in same.items() if len(ids) > 1]
         if pairs:
             folder = self.images_folder(task, "training")
             names = [f"{one} = {other}" for one, other in sorted(pairs) if one > other]
             log.warning("%s: the same picture, thus one lesion: %s", folder, counted(names))
         pairs += self.read_pairs(task)
         if near_copies:
-            pairs += read_near_copies(table_file(self.data_dir, self.name, task), task, self.name)
+            there = self.list_images(task, "training")
+            file, shared = self.near_copies_file(task), 1 if task == 2 else task
+            pairs += read_near_copies(file, there, shared, self.named)
         found = self.read_groups(task)
         if found is None:
             return join_lesions({image_id: image_id for image_id in sorted(image_ids)}, pairs)
@@ -323,20 +331,53 @@ class Dataset:
                 f"{file}: no {self.group}_id for {listed(missing)}. Without it, photographs of one "
                 f"{self.group} could be used for both training and evaluation. Complete the table."
             )
-        return join_lesions({image_id: groups[image_id] for image_id in sorted(image_ids)}, pairs)
+        return join_lesions({i: groups[i] or i for i in sorted(image_ids)}, pairs)
 
-    def find_trained(self, task: int, images: str, trained_task: int) -> Copies:
-        """Other ids, if any, under which images of a set are among the training images of a task.
+    def near_copies_file(self, task: int) -> Path:
+        """Where runs/find_near_copies.py lists pairs of the training images of a task."""
+        shared = 1 if task == 2 else task  # the images of Task 2 are those of Task 1
+        return table_file(self.data_dir, self.cache_name, shared)
 
-        {image id: ids of training images of `trained_task` that hold the same bytes}; empty where
-        these are not there.
+    def find_related(self, task: int, images: str, trained_task: int) -> Related:
+        """Training images of `trained_task` that a net must not know to be scored on an image.
+
+        {image id: their ids}, for each image of the set `images`: itself (by its id, where that
+        means the same image in both sets; or by the bytes of its file), and what shows the same
+        lesion or patient by the tables of both sets.
         """
+        files = self.list_images(task, images)
         there = self.images_folder(trained_task, "training").is_dir()
         among = self.list_images(trained_task, "training") if there else {}
-        return find_copies(self.list_images(task, images), among)
+        same, shared = find_copies(files, among), images == "training" or self.ids_shared
+        groups = self.known_groups(task, images)
+        of_group: dict[str, set[str]] = defaultdict(set)
+        if groups:
+            for image_id, group in self.known_groups(trained_task, "training").items():
+                of_group[group].add(image_id)
+        related = {}
+        for image_id in files:
+            itself = same.get(image_id, set()) | ({image_id} if shared else set())
+            others = of_group.get(groups.get(image_id), set())
+            related[image_id] = others if itself <= others else itself | others
+        return related
+
+    def known_groups(self, task: int, images: str) -> dict[str, str]:
+        """Lesion (or patient) of each image of a set, where a table tells it."""
+        found = self.read_groups(task, images)
+        return {i: group for i, group in found[0].items() if group is not None} if found else {}
+
+    def lesions_of(self, task: int, images: str, image_ids: Sequence[str]) -> list[str]:
+        """Of each image the lesion (or patient), or where that is not known the image itself."""
+        groups = self.known_groups(task, images)
+        return [groups.get(image_id, image_id) for image_id in image_ids]
 
     def _cached(self, name: str, *build) -> Cached:
         return load_or_build(self.data_dir / "cache", prefix(self.cache_name) + name, *build)
+
+    @property
+    def named(self) -> list[str]:
+        """The flags that name it on a command line."""
+        return flags(3, self.name)
 
     @property
     def cache_name(self) -> str:

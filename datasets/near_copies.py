@@ -4,7 +4,8 @@ Enters: cached images uint8 (N, S, S, 3). Leaves: pairs of image ids with their 
 table, and read again from its file.
 """
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -13,10 +14,12 @@ import pandas as pd
 from tqdm import tqdm
 
 from datasets.cache import Cached
-from datasets.tasks import DEFAULT, flags, prefix
+from datasets.tasks import prefix
 from misc_utils.errors import UserError
 from misc_utils.files import write_text
-from misc_utils.messages import command
+from misc_utils.messages import command, counted
+
+log = logging.getLogger(__name__)
 
 SIDE = 32  # of the grey picture that is compared, in pixels
 DETAIL = 1.3  # sigma of the Gaussian whose smooth part is taken away, in those pixels
@@ -75,9 +78,9 @@ def _similar(described: np.ndarray, least: float) -> Iterator[tuple[int, int, fl
                 yield start + int(i), start + int(j), float(best[i, j])
 
 
-def table_file(data_dir: Path, dataset: str, task: int) -> Path:
-    """Where the pairs of the training images of a task are listed."""
-    return data_dir / f"{prefix(dataset)}near_copies_task{task}_training.csv"
+def table_file(data_dir: Path, cache_name: str, task: int) -> Path:
+    """Where the pairs of the training images of a task are listed, see Dataset.cache_name."""
+    return data_dir / f"{prefix(cache_name)}near_copies_task{task}_training.csv"
 
 
 def write_near_copies(file: Path, table: pd.DataFrame) -> None:
@@ -85,16 +88,32 @@ def write_near_copies(file: Path, table: pd.DataFrame) -> None:
     write_text(file, table.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
 
 
-def read_near_copies(file: Path, task: int, dataset: str = DEFAULT) -> list[tuple[str, str]]:
-    """Pairs of image ids; UserError where there is no such table, or it has other columns."""
-    find = command(SCRIPT, "--task", task, *flags(3, dataset))
+def read_near_copies(
+    file: Path, image_ids: Collection[str], task: int, told: Sequence[str] = ()
+) -> list[tuple[str, str]]:
+    """Pairs of the images of a data set, which the flags `told` name.
+
+    Pairs of images that are not there are left out, with a warning. UserError where there is no
+    such table, it has other columns, or none of its pairs is of these images.
+    """
+    find = command(SCRIPT, "--task", task, *told)
     if not file.exists():
         raise UserError(f"{file} does not exist. Find near copies first: {find}")
     try:
         table = pd.read_csv(file, dtype=str, keep_default_na=False)
-        return list(table[COLUMNS[:2]].itertuples(index=False, name=None))
+        pairs = list(table[COLUMNS[:2]].itertuples(index=False, name=None))
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"{file}: cannot be read as a table of near copies ({error}). The columns image and "
             f"other are expected. Find them again: {find}"
         ) from None
+    there = set(image_ids)
+    gone = [f"{one} = {other}" for one, other in pairs if not {one, other} <= there]
+    if gone and len(gone) == len(pairs):
+        raise UserError(
+            f"{file}: none of its {len(pairs)} pairs is of images that are there, such as "
+            f"{gone[0]}. Find them again: {find}"
+        )
+    if gone:
+        log.warning("%s: pairs of images that are not there, left out: %s", file, counted(gone))
+    return [pair for pair in pairs if there.issuperset(pair)]

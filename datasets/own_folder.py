@@ -32,6 +32,7 @@ HIDDEN = re.compile(r"\.|__MACOSX$")  # names of files and folders that are left
 MASK_ENDINGS = ("_segmentation", "_mask", "_lesion", "_seg", "_gt")  # after the name of the image
 ENDING = re.compile(f"({'|'.join(MASK_ENDINGS)})$")
 BY_FOLDER = Path(FOLDERS)  # as the table of a Part: the folder of an image is its class
+COLUMNS_OF_SCORES = {"image", "lesion", "fold", "truth"}  # beside those of the classes
 NAMES_OF_SETS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
@@ -253,6 +254,11 @@ class FolderDataset(Dataset):
                     f"{file}: expected two classes or more, found {listed(classes) or 'none'}. Add "
                     f"images of another class, or tell where the classes are."
                 )
+            if taken := [name for name in classes if name in COLUMNS_OF_SCORES]:
+                raise UserError(
+                    f"{file}: a class cannot be named {listed(taken)}, as tables of scores have a "
+                    f"column of this name. Rename it, such as {taken[0].title()}."
+                )
             self._tell(sentence, True)
             self._found[key] = labels, classes
         return self._found[key]
@@ -284,15 +290,26 @@ class FolderDataset(Dataset):
         sentence = f"Labels are the folders in {folder}; classes: {listed(classes)}."
         return {i: index[name.casefold()] for i, name in names.items()}, classes, sentence
 
-    def read_groups(self, task: int) -> tuple[dict[str, str], Path] | None:
-        """Lesion or patient of each training image that has a row; None without a table."""
-        part = self._part("training")
+    def read_groups(
+        self, task: int, images: str = "training"
+    ) -> tuple[dict[str, str | None], Path] | None:
+        """Lesion or patient of each image that has a row; None without a table."""
+        part, key = self._part(images), ("groups", images)
         file = part.details or part.table
         if file in (None, BY_FOLDER):
             return None
-        table, lines = self._lines("training", file)
-        groups, self.group = tables.read_groups(file, table, lines, self._columns)
-        return groups, file
+        if key not in self._found:
+            like, training = None, images == "training"
+            if not training:  # of the kind that the training images are grouped by
+                if self.read_groups(task) is None or not file.is_file():
+                    return None
+                like = self.group
+            table, lines = self._lines(images, file)
+            groups, group = tables.read_groups(file, table, lines, self._columns, like)
+            if training:
+                self.group = group
+            self._found[key] = groups, file
+        return self._found[key]
 
     def read_metadata(self, images: str) -> tuple[pd.DataFrame, Path]:
         """Age, sex and site of each image that has a row."""
@@ -306,7 +323,8 @@ class FolderDataset(Dataset):
     @property
     def _columns(self) -> tables.Columns:
         told = self.told
-        return tables.Columns(told.image_column, told.label_column, told.group_column)
+        names = told.image_column, told.label_column, told.group_column
+        return tables.Columns(*names, lambda key: self.told_as(key) or tables.as_flag(key))
 
     def _table_of(self, images: str) -> Path:
         table = self._part(images).table
@@ -321,8 +339,10 @@ class FolderDataset(Dataset):
         key = "lines", images, file
         if key not in self._found:
             table = self.read_table(file)
-            column = tables.image_column(file, table, self.told.image_column)
-            lines, strays = tables.image_ids(file, table, column, self._spellings(images))
+            column = tables.image_column(file, table, self._columns)
+            lines, strays = tables.image_ids(
+                file, table, column, self._spellings(images), self._columns
+            )
             if strays and not self.told.subset:
                 raise UserError(
                     f"{file}: no image for {listed(strays)}. Take these rows out, or put the "

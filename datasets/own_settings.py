@@ -48,6 +48,19 @@ def resolved(own: OwnFolder, base: Path = Path()) -> OwnFolder:
     return replace(own, **paths)
 
 
+def flags_of(own: OwnFolder) -> list[str]:
+    """The flags that say the same on a command line."""
+    words = []
+    for field in fields(own):
+        value, flag = getattr(own, field.name), f"--{field.name.replace('_', '-')}"
+        if value != field.default:
+            words += [
+                flag,
+                *(value if isinstance(value, tuple) else [] if value is True else [value]),
+            ]
+    return words
+
+
 def read_description(file: Path) -> tuple[OwnFolder, dict[str, OwnFolder]]:
     """A dataset.json: what it says of the training set, and of each of OTHER_SETS that it has.
 

@@ -14,7 +14,7 @@ import sys
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -69,6 +69,11 @@ CONTROL = re.compile(r"[\0-\x08\x0e-\x1f]")  # in no text
 SAVE = "Save the table as CSV (in Excel: Save As, CSV UTF-8)."
 
 
+def as_flag(key: str) -> str:
+    """How a field of OwnFolder is told on a command line."""
+    return f"--{key.replace('_', '-')}"
+
+
 @dataclass(frozen=True)
 class Columns:
     """Names of columns, as told; None: to be guessed."""
@@ -76,6 +81,7 @@ class Columns:
     image: str | None = None
     label: str | None = None  # holds names of classes
     group: str | None = None  # lesion or patient
+    told_as: Callable[[str], str] = as_flag  # field of OwnFolder -> how messages call it
 
 
 NOT_TOLD = Columns()
@@ -199,48 +205,52 @@ def _read_sheet(file: Path, content: bytes) -> Iterator[tuple[int, list[str]]]:
 
 
 def find_column(
-    file: Path, table: pd.DataFrame, told: str | None, known: Sequence[str], what: str
+    file: Path, table: pd.DataFrame, told: Columns, known: Sequence[str], what: str
 ) -> str | None:
-    """Name of the column that was told; else of the one whose name is among `known`, if any.
+    """Name of the column that was told; else of that whose name is among `known`, if any.
 
     Args:
         file: of the table, for messages.
         table: from read_table.
-        told: its name; upper case does not count.
+        told: names of columns; upper case does not count.
         known: names it may have; in them, spaces, underscores and hyphens do not count either.
         what: it is about: "image", "label" or "group".
 
     Raises:
         UserError when there is no column of the name told, or when several columns fit.
     """
-    columns = list(table.columns)
-    if told is None:
+    columns, name_told = list(table.columns), getattr(told, what)
+    if name_told is None:
         names = {_plain(name) for name in known}
         found = [name for name in columns if _plain(name) in names]
     else:
-        same = _folded(told).strip()
-        found = [name for name in columns if name == told]
+        same = _folded(name_told).strip()
+        found = [name for name in columns if name == name_told]
         found = found or [name for name in columns if _folded(name) == same]
         if not found:
             raise UserError(
-                f"{file}: there is no column {told!r}. Tell one of its columns with "
-                f"--{what}-column: {listed(columns)}."
+                f"{file}: there is no column {name_told!r}. Tell one of its columns with "
+                f"{told.told_as(f'{what}_column')}: {listed(columns)}."
             )
     if len(found) > 1:
         raise UserError(
             f"{file}: the {what} may be in any of the columns {listed(found)}. Tell which with "
-            f"--{what}-column."
+            f"{told.told_as(f'{what}_column')}."
         )
     return found[0] if found else None
 
 
-def image_column(file: Path, table: pd.DataFrame, told: str | None = None) -> str:
+def _has_column(table: pd.DataFrame, told: str) -> bool:
+    return _folded(told).strip() in map(_folded, table.columns)
+
+
+def image_column(file: Path, table: pd.DataFrame, told: Columns = NOT_TOLD) -> str:
     """Name of the column that says which image a line is of; UserError when it is not clear."""
     column = find_column(file, table, told, IMAGE_COLUMNS, "image")
     if column is None:
         raise UserError(
             f"{file}: no column has a usual name for image ids or files, such as image. Tell which "
-            f"it is with --image-column: {listed(list(table.columns))}."
+            f"it is with {told.told_as('image_column')}: {listed(list(table.columns))}."
         )
     return column
 
@@ -252,7 +262,7 @@ def spelling(text: str) -> str:
 
 
 def image_ids(
-    file: Path, table: pd.DataFrame, column: str, ids: Mapping[str, str]
+    file: Path, table: pd.DataFrame, column: str, ids: Mapping[str, str], told: Columns = NOT_TOLD
 ) -> tuple[dict[str, int], list[str]]:
     """The line of each image, and the cells of the column that name no image.
 
@@ -298,7 +308,7 @@ def image_ids(
         raise UserError(
             f"{file}: the column {column!r} names none of the {len(ids)} images. It holds "
             f"{listed(strays, 3)}; expected such as {listed(list(ids.values()), 3)}. Correct it, "
-            f"or tell another column with --image-column."
+            f"or tell another column with {told.told_as('image_column')}."
         )
     return found, strays
 
@@ -350,29 +360,31 @@ def read_labels(
             raise UserError(
                 f"{file}, {source}: found {len(found)} names in {len(names)} lines "
                 f"({listed(found, 3)}), so they are probably not classes. Tell another column with "
-                f"--label-column, or the names of all classes with --classes."
+                f"{told.told_as('label_column')}, or the names of all classes with "
+                f"{told.told_as('classes')}."
             )
     else:
-        names, found = _names_of_ones(file, used[columns]), tuple(columns)
+        names, found = _names_of_ones(file, used[columns], told), tuple(columns)
     empty = [f"line {line}" for line, name in names.items() if not name]
     if len(empty) == len(names) or (empty and not subset):
         raise UserError(
             f"{file}, {source}: expected a label of each image; found none in {listed(empty)}. "
-            f"Fill them in, leave these images out with --subset, or tell another column with "
-            f"--label-column."
+            f"Fill them in, leave these images out with {told.told_as('subset')}, or tell another "
+            f"column with {told.told_as('label_column')}."
         )
     classes = found if classes is None else classes
     index = {_folded(name): k for k, name in enumerate(classes)} | {"": None}
     if len(index) <= len(classes):
         raise UserError(
             f"{file}, {source}: expected one spelling of each class; found {listed(classes)}. Make "
-            f"them the same, or name each class once with --classes."
+            f"them the same, or name each class once with {told.told_as('classes')}."
         )
     wrong = [f"line {k} ({name})" for k, name in names.items() if _folded(name) not in index]
     if wrong:
         raise UserError(
             f"{file}, {source}: expected one of the classes {listed(classes)}; found "
-            f"{listed(wrong)}. Correct these lines, or name their classes too with --classes."
+            f"{listed(wrong)}. Correct these lines, or name their classes too with "
+            f"{told.told_as('classes')}."
         )
     labels = {i: index[_folded(names[line])] for i, line in lines.items() if names[line]}
     there = set(labels.values())
@@ -388,24 +400,24 @@ def _label_columns(
 ) -> tuple[str | None, list[str]]:
     """The column that holds names of classes, or else the columns of one class each."""
     if told.label is not None:
-        return find_column(file, used, told.label, (), "label"), []
+        return find_column(file, used, told, (), "label"), []
     by_name = {_folded(name): name for name in used.columns}
     told_columns = [by_name[_folded(name)] for name in classes if _folded(name) in by_name]
     if classes and len(set(told_columns)) == len(classes):
         return None, told_columns
-    column = find_column(file, used, None, LABEL_COLUMNS, "label")
+    column = find_column(file, used, told, LABEL_COLUMNS, "label")
     columns = _binary_columns(used, (column, told.image, told.group))
     if column is None and not columns:
         raise UserError(
             f"{file}: no column has a usual name for labels, such as label, and there are not two "
-            f"or more columns of 0 and 1. Tell which it is with --label-column: "
+            f"or more columns of 0 and 1. Tell which it is with {told.told_as('label_column')}: "
             f"{listed(list(used.columns))}."
         )
     if column and (used[columns].isin(ONE).sum(axis=1) == 1).all():
         raise UserError(
             f"{file}: the label may be in the column {column} or in those of 0 and 1: "
-            f"{listed(columns)}. Tell which: --label-column {column}, or --classes with the "
-            f"names of those columns."
+            f"{listed(columns)}. Tell which: {column} with {told.told_as('label_column')}, or "
+            f"the names of those columns with {told.told_as('classes')}."
         )
     return column, [] if column else columns
 
@@ -423,7 +435,7 @@ def _binary_columns(used: pd.DataFrame, others: Collection[str | None]) -> list[
     return columns if len(columns) > 1 else []
 
 
-def _names_of_ones(file: Path, cells: pd.DataFrame) -> pd.Series:
+def _names_of_ones(file: Path, cells: pd.DataFrame, told: Columns) -> pd.Series:
     """Name of the column that holds the 1 of each line, "" where all its cells are empty."""
     ones, empty = cells.isin(ONE), (cells == "").all(axis=1)
     good = (ones.sum(axis=1) == 1) & cells.isin((*ONE, *ZERO)).all(axis=1)
@@ -431,8 +443,8 @@ def _names_of_ones(file: Path, cells: pd.DataFrame) -> pd.Series:
     if wrong:
         raise UserError(
             f"{file}: expected a single 1 and otherwise 0 among {listed(list(cells.columns))}; "
-            f"fix {listed(wrong)}. Or tell the columns that hold the classes with --classes, or "
-            f"one column of names with --label-column."
+            f"fix {listed(wrong)}. Or tell the columns of classes with {told.told_as('classes')}, "
+            f"or one column of names with {told.told_as('label_column')}."
         )
     return ones.idxmax(axis=1).where(~empty, "")
 
@@ -450,34 +462,43 @@ def _class_name(text: str) -> str:
 
 
 def read_groups(
-    file: Path, table: pd.DataFrame, lines: Mapping[str, int], told: Columns = NOT_TOLD
-) -> tuple[dict[str, str], str]:
+    file: Path,
+    table: pd.DataFrame,
+    lines: Mapping[str, int],
+    told: Columns = NOT_TOLD,
+    like: str | None = None,
+) -> tuple[dict[str, str | None], str]:
     """Patient or lesion of each image of `lines`, {image id: its id}, and which of both it is.
 
     Of both, the column is taken that fewer images lack; the patient if no image lacks it, as images
-    of one patient are alike too; it is logged. An image without a group is a group of its own,
-    named after it.
+    of one patient are alike too; it is logged. The group of an image is None where it is not known:
+    it counts as one of its own. `like`: only a column of this kind, patient or lesion, will do, and
+    there need not be one.
     """
     used = table.loc[list(lines.values())]
-    if told.group is not None:
-        column = find_column(file, table, told.group, (), "group")
+    known = {"patient": PATIENT_COLUMNS, "lesion": LESION_COLUMNS}
+    if told.group is not None and (like is None or _has_column(table, told.group)):
+        column = find_column(file, table, told, (), "group")
     else:
-        both = PATIENT_COLUMNS, LESION_COLUMNS
-        there = filter(None, [find_column(file, table, None, known, "group") for known in both])
+        kinds = known.values() if like is None else [known[like]] if told.group is None else []
+        there = filter(None, [find_column(file, table, told, names, "group") for names in kinds])
         column = min(there, key=lambda name: _among(NO_GROUP, used[name]).sum(), default=None)
+    if column is None and like is not None:
+        return dict.fromkeys(lines), like
     if column is None:
         log.warning(
             "%s: no column of patients or lesions, so each image counts as one of its own. If "
-            "several show the same one, tell the column with --group-column",
+            "several show the same one, tell the column with %s",
             file,
+            told.told_as("group_column"),
         )
-        return {image_id: image_id for image_id in lines}, "lesion"
+        return dict.fromkeys(lines), "lesion"
     log.info("%s: images are kept together by the column %s", file, column)
     unknown = _among(NO_GROUP, used[column])
     alone = [image_id for image_id, line in lines.items() if unknown[line]]
     if alone:
         log.warning("%s: no %s, each counts as one of its own: %s", file, column, counted(alone))
-    groups = {i: i if unknown[line] else used.at[line, column] for i, line in lines.items()}
+    groups = {i: None if unknown[line] else used.at[line, column] for i, line in lines.items()}
     return groups, "patient" if "patient" in _plain(column) else "lesion"
 
 

@@ -1,8 +1,9 @@
 """Several trainings or ensembles on the same images: their scores, and paired differences.
 
 Enters: of each the table its evaluation wrote, a row per image. Leaves: scores and differences with
-95 % intervals over the same resamples of lesions (Task 1: images), and a report. A paired interval
-is narrower than two scores' intervals suggest, as both are right and wrong on much the same images.
+95 % intervals over the same resamples of lesions (of images where these are not known), and a
+report. A paired interval is narrower than two scores' intervals suggest, as both are right and
+wrong on much the same images.
 """
 
 from collections.abc import Mapping
@@ -57,7 +58,7 @@ def check_same_images(tables: Mapping[str, pd.DataFrame]) -> None:
 def compare_masks(tables: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Task 1: scores, index (name, measure); differences to the first, index (pair, measure)."""
     (first, reference), *others = tables.items()
-    weights = bootstrap.resample(list(reference.index))
+    weights = bootstrap.resample(list(reference.get("lesion", reference.index)))
     aligned = {name: table.loc[reference.index] for name, table in tables.items()}
     scores = {name: bootstrap.mask_table(table, weights) for name, table in aligned.items()}
     differences = {
@@ -70,7 +71,7 @@ def compare_masks(tables: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.
 def compare_attributes(tables: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Task 2; the same two tables."""
     (first, reference), *others = tables.items()
-    weights = bootstrap.resample(list(reference.index))
+    weights = bootstrap.resample(list(reference.get("lesion", reference.index)))
     aligned = {name: table.loc[reference.index] for name, table in tables.items()}
     scores = {
         name: attribute_scoring.score_attributes(table, weights) for name, table in aligned.items()

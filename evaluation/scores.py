@@ -12,6 +12,8 @@ from inference.scope import Scope
 from misc_utils.errors import UserError
 from misc_utils.files import write_text
 
+TEXT = ("image", "lesion", "truth")  # columns that stay text, also where they look like numbers
+
 
 def write_scores(scope: Scope, settings: dict, scores: dict, table: pd.DataFrame) -> None:
     """Write settings and scores as JSON, and the table, with a row per image, as CSV."""
@@ -32,7 +34,7 @@ def read_scores(scope: Scope) -> tuple[dict, pd.DataFrame]:
     fix = f"Score them: {scope.command('eval')}"
     try:
         content = json.loads(files[0].read_text(encoding="utf-8"))
-        table = pd.read_csv(files[1], dtype={"image": str}).set_index("image")
+        table = pd.read_csv(files[1], converters=dict.fromkeys(TEXT, str)).set_index("image")
         weights = content["weights"]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{files[0]}: no scores to read ({error!r}). {fix}") from None

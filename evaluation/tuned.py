@@ -153,6 +153,8 @@ def load_for_eval(scope: Scope, wanted: bool) -> Choice | None:
     """
     if not wanted:
         return None
+    if scope.ensemble.task == 2:
+        raise UserError("masks of attributes (Task 2) cannot be tuned. Leave --tuned out.")
     tune = scope.command("tune")
     if scope.held_out:
         raise UserError(

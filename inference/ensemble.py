@@ -18,6 +18,7 @@ from typing import Literal
 import pandas as pd
 
 from datasets import tasks
+from datasets.copies import Related
 from misc_utils.errors import UserError
 from misc_utils.messages import listed
 from training import run_folder
@@ -220,14 +221,14 @@ def images_to_score(
     eval_set: str,
     image_ids: Collection[str],
     limited: Callable[[Sequence[str]], Sequence[str]] = list,
-    copies: Mapping[str, set[str]] = {},
+    related: Related | None = None,
 ) -> ImagesToScore:
     """Which images these runs, found to be alike, may be scored on.
 
     `eval_set` is `fold` (what was held out, of each fold that every member has) or another set, of
-    which `image_ids` are there; `limited` takes the ids of one part and gives those to score;
-    `copies` are the ids of training images that are the same picture, see Dataset.find_trained.
-    Raises UserError: no fold is shared, an image is missing or was trained on, or none is left.
+    which `image_ids` are there; `limited` takes the ids of one part and gives those to score; no
+    net may know an image that is `related` to one of them, see run_folder.check_unseen. Raises
+    UserError: no fold is shared, an image is missing or known, or none is left.
     """
     parts: dict[int | None, list[str]] = {None: sorted(image_ids)}
     if eval_set == "fold":
@@ -246,7 +247,7 @@ def images_to_score(
     for run in ensemble.runs:
         part = parts.get(run.k_fold if eval_set == "fold" else None)
         if part is not None:
-            run_folder.check_unseen(ensemble.folds[run.name], run.k_fold, part, copies)
+            run_folder.check_unseen(ensemble.folds[run.name], run.k_fold, part, related)
     return ImagesToScore(parts)
 
 
@@ -280,27 +281,35 @@ def assign_runs(
     ensemble: Ensemble,
     image_ids: Sequence[str],
     own_set: bool = False,
-    lesions: Mapping[str, str] | None = None,
-    copies: Mapping[str, set[str]] = {},
+    related: Related | None = None,
 ) -> Assignment:
-    """Which runs may predict which image: those trained neither on it nor on its lesion.
+    """Which runs may predict which image: those trained on none of the images related to it.
 
     Left out is also an image that some member cannot predict: another ensemble would predict it.
     `own_set`: the images are those that the runs were trained and held out from (checked by the
-    caller); `lesions`: {image id: lesion id}, where known; `copies` as in images_to_score.
+    caller); `related` as in images_to_score. Raises UserError when no image is left.
     """
-    lesions = lesions or {}
-    seen = {run.name: run_folder.trained_on(run, ensemble.folds[run.name]) for run in ensemble.runs}
+    related = related or {}
+    seen = {
+        run.name: {*run_folder.training_images(ensemble.folds[run.name], run.k_fold)}
+        for run in ensemble.runs
+    }
     members = [{run.name for run in member} for member in ensemble.members]
     groups: dict[tuple[str, ...], list[str]] = {}
     left_out = []
     for image_id in image_ids:
-        keys = {image_id, lesions.get(image_id, image_id), *copies.get(image_id, ())}
-        names = tuple(name for name, trained_on in seen.items() if not keys & trained_on)
+        known = related.get(image_id, {image_id})
+        names = tuple(name for name, trained in seen.items() if trained.isdisjoint(known))
         if all(member.intersection(names) for member in members):
             groups.setdefault(names, []).append(image_id)
         else:
             left_out.append(image_id)
+    if not groups:
+        raise UserError(
+            f"no image is left to predict: every run was trained on each of the {len(left_out)} "
+            f"images, or on another of its lesion. Train more folds, raise --limit, or choose "
+            f"another --pred-set."
+        )
     return Assignment(groups, sorted(left_out), own_set)
 
 

@@ -5,11 +5,11 @@ python3 runs/check.py --dataset folder --images photos --masks masks --table tab
 """
 
 import shutil
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import paths  # isort: skip  (the repository on sys.path)
 
-from datasets.own_settings import NOT_TOLD, OwnFolder, resolved
+from datasets.own_settings import NOT_TOLD, OwnFolder, flags_of, resolved
 from misc_utils import command_line
 
 
@@ -167,24 +167,11 @@ def print_next(dataset, stock, runs, ours, settings: Settings) -> None:
         taken = {run.version for run in runs if run.task == task}
         version = next(str(k) for k in range(len(taken) + 1) if str(k) not in taken)
         name = ["--version", version] if version != "0" else []
-        how = told(settings.own) + name + (["--lesion-view", "whole"] if task == 3 else [])
+        how = flags_of(settings.own) + name + (["--lesion-view", "whole"] if task == 3 else [])
         how += ["--image-size", settings.image_size] if settings.image_size != 224 else []
         how += ["--num-folds", found.num_folds] if found.num_folds < 5 else []
         print(f"  {command(script(task, 'train'), *which, *how)}")
         print(f"  {command(script(task, 'eval'), *which, *name, '--k-fold', 'all')}")
-
-
-def told(own: OwnFolder) -> list[str]:
-    """The flags that say where one's own images are, as they were given."""
-    words = []
-    for field in fields(own):
-        value, flag = getattr(own, field.name), f"--{field.name.replace('_', '-')}"
-        if value != field.default:
-            words += [
-                flag,
-                *(value if isinstance(value, tuple) else () if value is True else [value]),
-            ]
-    return words
 
 
 if __name__ == "__main__":

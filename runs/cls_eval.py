@@ -57,7 +57,7 @@ def main(settings: Settings) -> dict[str, float]:
         settings.eval_set,
         labels,
         lambda image_ids: limit_labels({i: labels[i] for i in image_ids}, settings.limit),
-        dataset.find_trained(3, scope.images_set, trained_task=3),
+        dataset.find_related(3, scope.images_set, trained_task=3),
     )
     image_ids = to_score.image_ids
     inputs, _ = classifier_inputs(
@@ -71,9 +71,11 @@ def main(settings: Settings) -> dict[str, float]:
     # 3 score
     truth = np.array([labels[image_id] for image_id in image_ids])
     probability = calibration.blend(log_probability, chosen)
+    lesions = [ensemble.lesions[image_id] for image_id in image_ids if scope.held_out]
+    lesions = lesions or dataset.lesions_of(3, scope.images_set, image_ids)
     table = pd.DataFrame(
         {
-            "lesion": [ensemble.lesions.get(image_id, image_id) for image_id in image_ids],
+            "lesion": lesions,
             "fold": [to_score.fold_of[image_id] for image_id in image_ids],
             "truth": [classes[label] for label in truth],
             **dict(zip(classes, probability.T, strict=True)),

@@ -63,11 +63,8 @@ def main(settings: Settings) -> None:
         dataset, submissions, runs, images, needed=image_ids, limit=settings.limit
     )
     own_set = images == "training"
-    lesions = runs.lesions if own_set else {}
-    if own_set and len(originals) > len(lesions):  # trained with a limit
-        lesions = dataset.load_lesions(list(originals)) | lesions
-    copies = dataset.find_trained(3, images, trained_task=3)
-    assignment = ensemble.assign_runs(runs, image_ids, own_set, lesions, copies)
+    related = dataset.find_related(3, images, trained_task=3)
+    assignment = ensemble.assign_runs(runs, image_ids, own_set, related)
     print(ensemble.described(runs, assignment))
     if found:
         print(f"tuned values ({found.file}): {found}")

@@ -36,17 +36,20 @@ def main(settings: Settings) -> dict[str, float]:
     from evaluation.calibration import ClassChoice
     from inference import kept_logits
     from inference.ensemble import images_to_score
+    from inference.inputs import open_dataset_of
     from inference.scope import find_scope
     from reports import facts
 
-    # 1 held-out predictions and truth
+    # 1 held-out predictions and truth, which may have been corrected since training
     scope = find_scope(paths.model_data_dir(), 3, settings)
     ensemble = scope.ensemble
     folds = ensemble.folds[ensemble.runs[0].name].set_index("image", drop=False)
     to_score = images_to_score(ensemble, "fold", list(folds.index))
     logits = kept_logits.gather_logits(scope, to_score, inputs=None)
     folds = folds.loc[to_score.image_ids]
-    truth, part = folds["label"].to_numpy(), calibration.parts_of(folds["fold"], folds["lesion"])
+    labels = open_dataset_of(ensemble, paths.data_dir()).known_labels("training")
+    truth = np.array([labels.get(i, label) for i, label in folds["label"].items()])
+    part = calibration.parts_of(folds["fold"], folds["lesion"])
     if len(np.unique(part)) < 2:
         raise UserError("tuning needs two held-out lesions at least.")
     log_probability = logits.stack(to_score.image_ids)  # (members, images, classes)

@@ -25,6 +25,7 @@ class Settings:
     task: Literal[1, 3] = 3  # that the training images belong to
     least_similarity: float = 0.75  # from which a pair is listed: correlation of details, 0..1
     image_size: int = 224  # of the cached pictures that are compared, in pixels
+    overwrite: bool = False  # replace a table of before, from which pairs may have been deleted
 
 
 def main(settings: Settings) -> int:
@@ -32,15 +33,21 @@ def main(settings: Settings) -> int:
 
     from datasets import near_copies
     from datasets.catalogue import open_dataset
+    from misc_utils.errors import UserError
     from reports import figures
 
     # 1 compare
     dataset, task = open_dataset(paths.data_dir(), settings.dataset, settings.own), settings.task
+    file = dataset.near_copies_file(task)
+    if file.exists() and not settings.overwrite:
+        raise UserError(
+            f"{file} is there, and pairs may have been deleted from it. Add --overwrite to find "
+            f"them all again."
+        )
     images = dataset.load_images(task, "training", settings.image_size)
     table = near_copies.find_near_copies(images, settings.least_similarity)
 
     # 2 write
-    file = near_copies.table_file(dataset.data_dir, dataset.name, task)
     near_copies.write_near_copies(file, table)
     print(f"{len(table)} pairs of {len(images.image_ids)} images: {file}")
     if task == 3 and len(table):

@@ -68,7 +68,7 @@ def main(settings: Settings) -> dict[str, float]:
         settings.eval_set,
         images.image_ids,
         lambda image_ids: limit_images(image_ids, settings.limit),
-        dataset.find_trained(task, scope.images_set, trained_task=task),
+        dataset.find_related(task, scope.images_set, trained_task=task),
     )
 
     # 2 logits: read where they are kept, else predicted and kept
@@ -88,8 +88,9 @@ def main(settings: Settings) -> dict[str, float]:
         score, measure = attribute_scoring.count_table, attribute_scoring.score_attributes
     table = score(image_ids, truth_of, masks_for, channels, described)
     table.insert(0, "fold", [to_score.fold_of[image_id] for image_id in table.index])
-    lesions = [ensemble.lesions.get(image_id, image_id) for image_id in image_ids]
-    overall = measure(table, bootstrap.resample(lesions))
+    lesions = [ensemble.lesions[image_id] for image_id in image_ids if scope.held_out]
+    table.insert(1, "lesion", lesions or dataset.lesions_of(task, scope.images_set, image_ids))
+    overall = measure(table, bootstrap.resample(list(table["lesion"])))
     means = overall["value"].to_dict()
 
     # 4 store and report

@@ -92,10 +92,9 @@ def main(settings: Settings) -> None:
     if settings.output == "crops":
         sizes = {image_id: images.size_of(image_id) for image_id in image_ids}
         lesion_crops.check_sizes(settings.format, sizes)
-    copies = dataset.find_trained(*which, trained_task)
+    related = dataset.find_related(*which, trained_task)
     own_set = which == (trained_task, "training")
-    lesions = runs.lesions if settings.pred_set == "training" else {}
-    assignment = ensemble.assign_runs(runs, image_ids, own_set, lesions, copies)
+    assignment = ensemble.assign_runs(runs, image_ids, own_set, related)
     print(ensemble.described(runs, assignment))
 
     def write(image_id: str, logits: np.ndarray) -> tuple[dict[str, str], lesion_crops.CropRow]:

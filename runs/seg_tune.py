@@ -55,8 +55,8 @@ def main(settings: Settings) -> dict[str, float]:
     dataset = open_dataset_of(ensemble, paths.data_dir())
     images = next(iter(segmenter_inputs(dataset, ensemble, 1, "training").values())).images
     truth = dataset.list_truth(1, "training", images)
-    copies = dataset.find_trained(1, "training", trained_task=1)
-    to_score = images_to_score(ensemble, "fold", images.image_ids, copies=copies)
+    related = dataset.find_related(1, "training", trained_task=1)
+    to_score = images_to_score(ensemble, "fold", images.image_ids, related=related)
     logits = kept_logits.gather_logits(scope, to_score, inputs=None)
     image_ids = to_score.image_ids
     lesions = [ensemble.lesions[image_id] for image_id in image_ids]

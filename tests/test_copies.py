@@ -34,15 +34,16 @@ def files(tmp_path):
 
 def test_equal_bytes_are_found_whatever_their_ids(files):
     assert copies.find_copies(files, files) == {
-        "a": {"c", "f"},
-        "b": {"e"},
-        "c": {"a", "f"},
-        "e": {"b"},
-        "f": {"a", "c"},
+        "a": {"a", "c", "f"},
+        "b": {"b", "e"},
+        "c": {"a", "c", "f"},
+        "d": {"d"},
+        "e": {"b", "e"},
+        "f": {"a", "c", "f"},
     }
     some = {name: files[name] for name in "ad"}
     others = {name: files[name] for name in "bcd"}
-    assert copies.find_copies(some, others) == {"a": {"c"}}
+    assert copies.find_copies(some, others) == {"a": {"c"}, "d": {"d"}}
 
 
 def test_only_files_of_equal_size_are_read(files, monkeypatch):
@@ -91,7 +92,11 @@ def test_a_run_that_trained_on_copies_of_what_it_held_out_is_refused(root, run_s
         patch.setattr(dataset, "find_copies", lambda files, among: {})
         seg_train.main(seg_train.Settings(**TINY))
     code, _, err = run_script(seg_eval, "--backbone", "tiny", "--k-fold", "all")
-    assert code == 1 and "the same picture as ISIC_" in err and "new --version" in err
+    assert (
+        code == 1
+        and "(the same picture, lesion or patient as ISIC_" in err
+        and "new --version" in err
+    )
 
 
 def test_a_test_image_that_was_trained_on_under_another_id_is_refused(
@@ -107,7 +112,10 @@ def test_a_test_image_that_was_trained_on_under_another_id_is_refused(
     code, _, err = run_script(
         seg_eval, "--backbone", "tiny", "--eval-set", "test", "--k-fold", "all"
     )
-    assert code == 1 and f"{original.stem} (the same picture as {files[3].stem})" in err
+    assert (
+        code == 1
+        and f"{original.stem} (the same picture, lesion or patient as {files[3].stem})" in err
+    )
     # and is predicted by the one net alone that has not seen it
     code, _, err = run_script(
         seg_predict, "mask", "--task", 1, "--pred-set", "test", "--backbone", "tiny"

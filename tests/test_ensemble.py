@@ -190,11 +190,14 @@ def test_an_image_is_predicted_by_the_runs_that_never_saw_it(tmp_path):
     for k in range(2):
         make_run(tmp_path, "vgg16", k, folds=folds, task=3)
     nets = ensemble.find_ensemble(tmp_path, 3, "vgg16", "0")
-    lesions = {"a2": "A", "c2": "C", "e2": "E", "new": "N"}  # other photographs, one of no lesion
-    assignment = ensemble.assign_runs(nets, ["a2", "c2", "e2", "new"], lesions=lesions)
+    # other photographs of their lesions, one of another, and one that is named as another image
+    related = {"a2": {"a", "a2"}, "c2": {"c"}, "e2": {"e"}, "new": {"new"}, "b": set()}
+    assignment = ensemble.assign_runs(nets, list(related), related=related)
     k0, k1 = (run.name for run in nets.runs)
-    assert assignment.groups == {(k0,): ["a2"], (k1,): ["c2"], (k0, k1): ["new"]}
+    assert assignment.groups == {(k0,): ["a2"], (k1,): ["c2"], (k0, k1): ["new", "b"]}
     assert assignment.left_out == ["e2"]  # its fold was not trained, so both runs saw its lesion
+    with pytest.raises(UserError, match=r"no image is left to predict.*each of the 1 images"):
+        ensemble.assign_runs(nets, ["e2"], related=related)
 
 
 def test_scores_are_written_where_the_ensemble_lives(two_trainings):

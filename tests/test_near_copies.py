@@ -13,8 +13,10 @@ from PIL import Image
 
 from datasets import near_copies
 from datasets.cache import Cached
+from datasets.catalogue import open_dataset
 from datasets.folds import split_images
 from datasets.ISIC2018 import ISIC2018
+from datasets.own_settings import OwnFolder
 from misc_utils.errors import UserError
 from training import run_folder
 
@@ -110,6 +112,8 @@ def test_listed_pairs_share_a_fold_where_asked_for(root, run_script):
     code, out, err = run_script(find_near_copies, "--task", 1, "--image-size", 96)
     assert code == 0 and "1 pairs of 28 images" in out, err
     file = root / "data" / "near_copies_task1_training.csv"
+    code, _, err = run_script(find_near_copies, "--task", 1, "--image-size", 96)
+    assert code == 1 and "may have been deleted from it. Add --overwrite" in err
     table = pd.read_csv(file)
     assert table[["image", "other"]].to_numpy().tolist() == [[first, second]]
     assert file.with_suffix(".png").exists()
@@ -143,4 +147,33 @@ def test_a_table_that_cannot_be_read_is_refused(text, tmp_path):
     file = tmp_path / "near_copies_task3_training.csv"
     file.write_text(text)
     with pytest.raises(UserError, match=r"columns image and other are expected.*--task 3"):
-        near_copies.read_near_copies(file, 3)
+        near_copies.read_near_copies(file, ["a", "b"], 3)
+
+
+def test_pairs_of_images_that_are_not_there(tmp_path, caplog):
+    file = tmp_path / "near_copies_task3_training.csv"
+    file.write_text("image,other,similarity\na,b,0.9\na,gone,0.8\n")
+    assert near_copies.read_near_copies(file, ["a", "b", "c"], 3) == [("a", "b")]
+    assert "not there, left out: 1: a = gone" in caplog.text
+    told = ("--dataset", "folder", "--images", "p")
+    with pytest.raises(
+        UserError, match=r"none of its 2 pairs.*--task 1 --dataset folder --images p"
+    ):
+        near_copies.read_near_copies(file, ["x"], 1, told)
+
+
+def test_each_own_folder_has_a_table_of_its_own(tmp_path):
+    one, other = (
+        open_dataset(tmp_path, "folder", OwnFolder(images=str(make_folder(tmp_path / name))))
+        for name in ("one", "other")
+    )
+    assert one.near_copies_file(1) != other.near_copies_file(1)
+    assert one.near_copies_file(1) == one.near_copies_file(2)  # of the same images
+    with pytest.raises(UserError, match=f"--task 1 --dataset folder --images {tmp_path}/one"):
+        one.load_lesions(["a"], 2, near_copies=True)
+
+
+def make_folder(folder):
+    folder.mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "a.png")
+    return folder

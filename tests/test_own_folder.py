@@ -438,11 +438,24 @@ def test_classes_of_a_run_stay_in_their_order(place):
     dataset = open_dataset(place.parent / "data", "folder", own, classes=("nv", "mel"))
     assert dataset.read_labels("training")[0]["a"] == 1 and dataset.classes == ("nv", "mel")
     file = place.parent / "data" / "mine" / "dataset.json"
-    for told, expected in ({}, ("nv", "mel")), ({"classes": ["mel", "nv"]}, ("mel", "nv")):
-        paths = {"images": str(place / "photos"), "table": str(place / "table.csv")}
+    paths = {"images": str(place / "photos"), "table": str(place / "table.csv")}
+    for told in {}, {"classes": ["mel", "nv"]}, {"classes": ["MEL", "nv"]}:
         write(file, json.dumps(paths | told))
         dataset = open_dataset(place.parent / "data", "mine", classes=("nv", "mel"))
-        assert labelled(dataset) == TRUTH and dataset.classes == expected
+        assert labelled(dataset) == TRUTH and dataset.classes == ("nv", "mel")
+    write(file, json.dumps(paths | {"classes": ["mel", "nv", "x"]}))
+    with pytest.raises(
+        UserError, match=r'"classes" in \S+: mel, nv, x; .*trained on nv, mel\. Put'
+    ):
+        open_dataset(place.parent / "data", "mine", classes=("nv", "mel"))
+
+
+def test_a_class_named_as_a_column_of_the_scores(place):
+    put(place, *PHOTOS)
+    write(place / "table.csv", TABLES["ids"].replace("mel", "lesion"))
+    refused(r"cannot be named lesion.*Rename it, such as Lesion", place, 3, table="table.csv")
+    write(place / "table.csv", TABLES["ids"].replace("mel", "Lesion"))
+    assert "Lesion" in labelled(opened(place, table="table.csv")).values()
 
 
 def test_rows_and_images_that_lack_each_other(place, caplog):
@@ -800,3 +813,56 @@ def test_a_described_data_set_with_a_test_set(place, run_script):
     done(run_script(cls_predict, *which, "--backbone", "tiny", "--pred-set", "test"))
     table = pd.read_csv(place.parent / "root" / "submissions" / "mine_task3_test_submission.csv")
     assert table["image"].tolist() == [1, 2] and len(table.columns) == 4
+
+
+@pytest.fixture
+def two_sets(place):
+    """Training and test images of the same names, numbers for patients, one of them in both."""
+    folder = place.parent / "root" / "data" / "mine"
+    names = [str(k) for k in range(12)]
+    put(folder, *(f"train/{name}.png" for name in names), *(f"test/{k}.png" for k in range(4)))
+    for k in range(4):  # put draws the same picture for the same name
+        (folder / f"test/{k}.png").write_bytes(photo(f"other{k}.png"))
+    training = [f"{name},{('nv', 'mel')[k % 2]},{100 + k // 2}" for k, name in enumerate(names)]
+    write(folder / "train.csv", "\n".join(["image,label,patient", *training]))
+    write(folder / "test.csv", "image,label,patient\n0,nv,5\n1,mel,5\n2,nv,6\n3,mel,\n")
+    test = {"images": "test", "table": "test.csv"}
+    content = {"images": "train", "table": "train.csv", "test": test}
+    write(folder / "dataset.json", json.dumps(content))
+    return folder
+
+
+def test_what_belongs_together_in_two_sets(two_sets):
+    def related(set_name):
+        return open_dataset(two_sets.parent, "mine").find_related(3, set_name, 3)
+
+    # of training images their patient's; equal names in another set mean nothing, nor does a
+    # patient named as an image
+    assert related("training")["4"] == {"4", "5"}
+    assert related("test") == {"0": set(), "1": set(), "2": set(), "3": set()}
+    # the same picture under the same name, or another one; a patient of both sets
+    shutil.copy(two_sets / "train" / "0.png", two_sets / "test" / "0.png")
+    shutil.copy(two_sets / "train" / "7.png", two_sets / "test" / "1.png")
+    write(two_sets / "test.csv", "image,label,patient\n0,nv,5\n1,mel,5\n2,nv,103\n3,mel,\n")
+    assert related("test") == {"0": {"0"}, "1": {"7"}, "2": {"6", "7"}, "3": set()}
+    # lesions in the other table are no patients
+    write(two_sets / "test.csv", "image,label,lesion\n0,nv,5\n1,mel,5\n2,nv,103\n3,mel,\n")
+    assert related("test")["2"] == set()
+
+
+def test_patients_of_a_test_set(two_sets, place, run_script):
+    which = ("--dataset", "mine")
+    done(run_script(cls_train, *which, "--lesion-view", "whole", *TRAIN))
+    score = (*which, "--backbone", "tiny", "--k-fold", "all", "--eval-set", "test")
+    assert "4 images" in done(run_script(cls_eval, *score))
+    (file,) = (place.parent / "root" / "model_data").glob("mine_task3_tiny_v0/*scores_test.csv")
+    assert pd.read_csv(file, dtype=str)["lesion"].tolist() == ["5", "5", "6", "3"]
+    write(two_sets / "test.csv", "image,label,patient\n0,nv,5\n1,mel,5\n2,nv,103\n3,mel,\n")
+    code, _, err = run_script(cls_eval, *score)
+    assert code == 1 and "such as 2 (the same picture, lesion or patient as 6)" in err
+    # whoever is of a patient in training is predicted by the nets that held it out
+    done(run_script(cls_predict, *which, "--backbone", "tiny", "--pred-set", "test"))
+    made_by = place.parent / "root" / "submissions" / "mine_task3_test_submission.json"
+    groups = json.loads(made_by.read_text())["made_by"]["images_by_nets"]
+    assert sorted(len(names.split()) for names in groups) == [1, 2]
+    assert [ids for names, ids in groups.items() if len(names.split()) == 1] == [["2"]]

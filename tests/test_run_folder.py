@@ -107,13 +107,6 @@ def test_a_leaking_split_is_refused_when_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_what_a_net_was_trained_on(tmp_path):
-    assert run_folder.trained_on(make_run(tmp_path), FOLDS) == {"b", "d"}
-    folds = FOLDS.assign(lesion=["L", "M", "L", "N"])
-    run = create_run(tmp_path, 3, 1, SETTINGS, folds, FACTS)
-    assert run_folder.trained_on(run, folds) == {"a", "c", "L"}
-
-
 def test_fingerprints_of_splits_and_weights(tmp_path):
     same = FOLDS.iloc[::-1]  # the order of the rows does not matter
     assert run_folder.folds_fingerprint(same) == run_folder.folds_fingerprint(FOLDS)
@@ -134,6 +127,10 @@ def test_images_the_net_was_trained_on_are_not_scored():
         run_folder.check_unseen(FOLDS, 0, [])
     with pytest.raises(UserError, match="such as b"):
         run_folder.check_unseen(FOLDS, 0, ["a", "b"])
+    # what is related decides, not the name: b is another picture of that name, x one of lesion d
+    run_folder.check_unseen(FOLDS, 0, ["b"], {"b": set()})
+    with pytest.raises(UserError, match=r"1 of .*x \(the same picture, lesion or patient as d\)"):
+        run_folder.check_unseen(FOLDS, 0, ["b", "x"], {"b": set(), "x": {"a", "d"}})
 
 
 def test_other_data_and_other_crops_are_refused(tmp_path):

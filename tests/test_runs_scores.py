@@ -21,7 +21,7 @@ import seg_tune
 from PIL import Image
 from quickly import draw_nothing
 
-from evaluation import scores, tuned
+from evaluation import calibration, scores, tuned
 from inference import ensemble
 from inference.scope import Scope
 from misc_utils.errors import UserError
@@ -200,6 +200,25 @@ def test_out_of_fold_classes_are_those_that_were_scored(root, no_nets):
     scored = scores.read_scores(Scope(nets, "fold", False))[1]
     table = pd.read_csv(root / "submissions" / "task3_training_submission.csv").set_index("image")
     assert table.to_numpy() == pytest.approx(scored.loc[table.index, table.columns].to_numpy())
+
+
+def test_classes_are_tuned_by_the_labels_that_are_scored(root, monkeypatch):
+    """A label may have been corrected since the training."""
+    file = root / "data/ISIC2018_Task3_Training_GroundTruth/ISIC2018_Task3_Training_GroundTruth.csv"
+    table = pd.read_csv(file).set_index("image")
+    first = table.index[0]
+    before = table.loc[first].to_numpy().argmax()
+    table.loc[first] = np.eye(7)[(before + 1) % 7]
+    table.to_csv(file)
+    seen, fit = [], calibration.fit_blend
+
+    def noted(log_probability, truth):
+        seen.append(truth)
+        return fit(log_probability, truth)
+
+    monkeypatch.setattr(calibration, "fit_blend", noted)
+    cls_tune.main(cls_tune.Settings("tiny"))
+    assert seen[0][sorted(table.index).index(first)] == (before + 1) % 7  # of all folds together
 
 
 @pytest.mark.parametrize("task", [1, 3])

@@ -185,6 +185,29 @@ def test_what_is_behind_a_file_is_followed_back(trained_root, tmp_path, caplog):
     assert f"{file(second)}: not known whether" in caplog.text
 
 
+def test_the_smaller_copies_of_isic2019_are_the_same_images(trained_root):
+    name = "task1_tiny_k1_v0"
+    file = trained_root / "model_data" / name / f"{name}.weights.h5"
+    folds = pd.read_csv(file.with_name("folds.csv"), dtype=str).astype({"fold": int})
+    renamed = folds.assign(image=folds["image"] + "_downsampled").drop(
+        columns="lesion", errors="ignore"
+    )
+    start.check_start(file, renamed, [1], "isic2019")
+    with pytest.raises(UserError, match="which fold 0 holds out"):
+        start.check_start(file, renamed, [0], "isic2019")
+
+
+def test_an_image_and_a_patient_of_the_same_name_are_two_things(trained_root, tmp_path):
+    name = "task3_tiny_k0_v0"
+    folder = shutil.copytree(trained_root / "model_data" / name, tmp_path / name)
+    folds = pd.read_csv(folder / "folds.csv", dtype=str).astype({"fold": int})
+    trained = folds.loc[folds["fold"] == 1, "image"].iloc[0]
+    other = folds.assign(image=[f"x{k}" for k in range(len(folds))])
+    other["lesion"] = [f"y{k}" for k in range(len(folds))]
+    other.loc[other.index[0], ["lesion", "fold"]] = trained, 0
+    start.check_start(folder / f"{name}.weights.h5", other, [0], "isic2018")
+
+
 def test_a_segmenter_starts_from_a_segmenter(trained_root, tmp_path, monkeypatch):
     root = tmp_path / "root"
     shutil.copytree(trained_root, root)

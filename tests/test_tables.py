@@ -206,7 +206,7 @@ def test_excel(write, caplog):
 )
 def test_columns_are_found(write, header, told, found):
     file = write(f"{header}\n{header}\n")
-    assert tables.image_column(file, read_table(file), told) == found
+    assert tables.image_column(file, read_table(file), Columns(told)) == found
 
 
 @pytest.mark.parametrize(
@@ -224,12 +224,13 @@ def test_columns_are_found(write, header, told, found):
 def test_columns_that_are_not_clear_are_asked_for(write, header, told, message):
     file = write(f"{header}\n{header}\n")
     with pytest.raises(UserError, match=rf"table\.csv: .*{message}"):
-        tables.image_column(file, read_table(file), told)
+        tables.image_column(file, read_table(file), Columns(told))
 
 
 def test_a_column_that_is_not_there_is_none(write):
     file = write("image,x\na,1\n")
-    assert tables.find_column(file, read_table(file), None, tables.LABEL_COLUMNS, "label") is None
+    found = tables.find_column(file, read_table(file), Columns(), tables.LABEL_COLUMNS, "label")
+    assert found is None
 
 
 @pytest.mark.parametrize(
@@ -376,7 +377,8 @@ def test_classes_are_those_of_the_images(opened):
         (HOT, {"classes": ["NV", "NV"]}, "each class once"),
         ("image,mel,MEL\na,0,1\n", {}, "one spelling of each class; found mel, MEL"),
         ("image,dx,M,N\na,nv,0,1\nb,mel,1,0\nc,nv,0,1", {},
-         "column dx or in those of 0 and 1: M, N. Tell which: --label-column dx, or --classes"),
+         "column dx or in those of 0 and 1: M, N. Tell which: dx with --label-column, or "
+         "the names of those columns with --classes"),
     ],
 )  # fmt: skip
 def test_labels_that_are_not_clear(opened, text, options, message):
@@ -402,12 +404,12 @@ def test_other_lines_may_be_wrong(opened):
         ("image,Patient\na,P1\nb,P1\nc,P1\n", None, ["P1", "P1", "P1"], "the column Patient"),
         ("image,lesion_id,patient_id\na,L,P\nb,M,P\nc,N,Q\n", None, ["P", "P", "Q"], "patient_id"),
         ("image,lesion_id,patient_id\na,L,P\nb,L,-1\nc,N,Q\n", None, ["L", "L", "N"], "lesion_id"),
-        ("image,lesion_id,patient_id\na,L,P\nb,,P\nc,,unknown\n", None, ["P", "P", "c"],
+        ("image,lesion_id,patient_id\na,L,P\nb,,P\nc,,unknown\n", None, ["P", "P", None],
          "no patient_id, each counts as one of its own: 1: c"),
         ("image,lesion_id,patient_id\na,L,P\nb,M,P\nc,L,Q\n", "Lesion_id", ["L", "M", "L"],
          "lesion_id"),
-        ("image,who\na,x\nb,NA\nc,x\n", "who", ["x", "b", "x"], "no who, each .* 1: b"),
-        ("image,who\na,x\nb,x\nc,x\n", None, ["a", "b", "c"], "no column of patients or lesions"),
+        ("image,who\na,x\nb,NA\nc,x\n", "who", ["x", None, "x"], "no who, each .* 1: b"),
+        ("image,who\na,x\nb,x\nc,x\n", None, [None] * 3, "no column of patients or lesions"),
     ],
 )  # fmt: skip
 def test_groups(opened, caplog, text, told, groups, said):
@@ -415,6 +417,28 @@ def test_groups(opened, caplog, text, told, groups, said):
     found, _ = read_groups(*opened(text), Columns(group=told))
     assert found == dict(zip("abc", groups, strict=True))
     assert re.search(said, caplog.text)
+
+
+def test_groups_of_another_set_are_of_the_same_kind(opened, caplog):
+    text = "image,lesion_id,patient_id\na,L,P\nb,,P\n"
+    assert read_groups(*opened(text), like="patient")[0] == {"a": "P", "b": "P"}
+    assert read_groups(*opened(text), like="lesion")[0] == {"a": "L", "b": None}
+    nothing = dict.fromkeys("ab")
+    assert read_groups(*opened("image,patient\na,P\nb,P\n"), like="lesion")[0] == nothing
+    for columns in ("x", "patient"):  # of which none is the one that was told
+        table = opened(f"image,{columns}\na,P\nb,P\n")
+        assert read_groups(*table, Columns(group="who"), "lesion")[0] == nothing
+    assert "no column of patients" not in caplog.text
+
+
+def test_messages_name_what_was_told_where_it_was_told(opened, write):
+    columns = Columns(told_as=lambda key: f"key {key}")
+    with pytest.raises(UserError, match="Tell which it is with key label_column"):
+        read_labels(*opened("image,x\na,1\n"), columns)
+    with pytest.raises(UserError, match="with key image_column: x, y"):
+        tables.image_column(write("x,y\n1,2\n"), read_table(write("x,y\n1,2\n")), columns)
+    with pytest.raises(UserError, match=r"names their classes too with|key classes"):
+        read_labels(*opened("image,dx\na,nv\nb,x\n"), columns, classes=("nv", "mel"))
 
 
 def test_groups_that_are_not_clear(opened):

@@ -9,7 +9,7 @@ by a folder's name: a folder may be renamed.
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from datasets.challenge import CLASSES
+from datasets.copies import Related
 from datasets.tasks import DEFAULT, TASKS, flags, prefix, script
 from misc_utils.errors import UserError
 from misc_utils.files import sha256, write_text
@@ -268,12 +269,6 @@ def held_out_images(folds: pd.DataFrame, k_fold: int) -> list[str]:
     return folds.loc[folds["fold"] == k_fold, "image"].tolist()
 
 
-def trained_on(run: Run, folds: pd.DataFrame) -> set[str]:
-    """Ids of the images, and where known of the lesions, that the run's net was trained on."""
-    part = folds.loc[folds["fold"] != run.k_fold]
-    return set(part["image"]) | set(part.get("lesion", ()))
-
-
 def weights_hash(run: Run) -> str:
     """SHA-256 of the run's weight file; UserError when a training has just deleted it."""
     try:
@@ -304,24 +299,25 @@ def folds_fingerprint(folds: pd.DataFrame) -> str:
 
 
 def check_unseen(
-    folds: pd.DataFrame, k_fold: int, image_ids: Sequence[str], copies: Mapping[str, set[str]] = {}
+    folds: pd.DataFrame, k_fold: int, image_ids: Sequence[str], related: Related | None = None
 ) -> None:
-    """Raise UserError without images to score, or when the net of fold `k_fold` trained on one.
+    """Raise UserError without images to score, or when the net of fold `k_fold` knows one.
 
-    `copies` {image id: other ids of the same picture}: to have trained on such a one is the same.
+    It knows an image when it was trained on one of those `related` to it, see Dataset.find_related;
+    None: each is related to itself alone.
     """
     if not image_ids:
         raise UserError("no image to score; raise --limit.")
-    trained = set(training_images(folds, k_fold))
-    seen = {i: sorted(({i} | copies.get(i, set())) & trained) for i in sorted(image_ids)}
-    seen = {image_id: names for image_id, names in seen.items() if names}
+    trained, related = set(training_images(folds, k_fold)), related or {}
+    seen = {i: related.get(i, {i}) & trained for i in sorted(image_ids)}
+    seen = {image_id: sorted(names) for image_id, names in seen.items() if names}
     if seen:
         first, names = next(iter(seen.items()))
-        same = "" if first in names else f" (the same picture as {names[0]})"
+        same = "" if first in names else f" (the same picture, lesion or patient as {names[0]})"
         raise UserError(
             f"the net of fold {k_fold} trained on {len(seen)} of the images to score, such as "
             f"{first}{same}. Take them out of the set; if they are held out, train a new --version "
-            f"instead: it keeps copies in one fold."
+            f"instead: it keeps what belongs together in one fold."
         )
 
 

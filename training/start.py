@@ -5,7 +5,7 @@ file's weights, where no image that is to be held out is behind them.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import keras
@@ -46,7 +46,8 @@ def check_start(file: Path, folds: pd.DataFrame, k_folds: Sequence[int], dataset
     trained, unknown = _images_behind(file, dataset)
     for k_fold in k_folds:
         part = folds.loc[folds["fold"] == k_fold]
-        seen = sorted((set(part["image"]) | set(part.get("lesion", ()))) & trained)
+        held_out = {key: _known_as(part.get(key, ())) for key in trained}
+        seen = sorted(set().union(*(held_out[key] & trained[key] for key in trained)))
         if seen:
             raise UserError(
                 f"--weights {file}: its net was trained on {listed(seen)}, which fold {k_fold} "
@@ -61,18 +62,24 @@ def check_start(file: Path, folds: pd.DataFrame, k_folds: Sequence[int], dataset
         )
 
 
-def _images_behind(file: Path, dataset: str) -> tuple[set[str], Path | None]:
+def _known_as(ids: Iterable[str]) -> set[str]:
+    """Ids as they are compared: ISIC 2019 names smaller copies of images of the Archive so."""
+    return {image_id.removesuffix("_downsampled") for image_id in ids}
+
+
+def _images_behind(file: Path, dataset: str) -> tuple[dict[str, set[str]], Path | None]:
     """Ids of images and lesions behind a file, and the first file of which they are not known."""
-    trained: set[str] = set()
+    trained: dict[str, set[str]] = {"image": set(), "lesion": set()}
     while True:
         try:
             run = run_folder.read_run(file.parent / "settings.json")
-            seen = run_folder.trained_on(run, run_folder.load_folds(run))
+            folds = run_folder.load_folds(run)
         except UserError:
             return trained, file
         if run.dataset != dataset and not {run.dataset, dataset} <= RELEASED:
             return trained, file
-        trained |= seen
+        for key, ids in trained.items():
+            ids.update(_known_as(folds.loc[folds["fold"] != run.k_fold].get(key, ())))
         if not names_file(run.settings.get("weights", "none")):
             return trained, None
         file = Path(run.settings["weights"])
