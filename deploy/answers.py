@@ -21,11 +21,12 @@ import numpy as np
 from datasets.boxes import cut_box, widen
 from datasets.challenge import spelt_out
 from deploy.archive import Picture
-from deploy.ask import Asked, ask, digest_of
+from deploy.ask import Asked, ask, digest_of, read
 from deploy.predictor import Prediction, Predictor
 from inference.submission import ResultFolder
 from misc_utils.errors import UserError
 from misc_utils.files import partial_file, sha256, write_text
+from misc_utils.messages import counted
 from reports import figures
 from reports.pages import format_score, render
 
@@ -47,17 +48,36 @@ def check_name(name: str) -> None:
         )
 
 
-def is_done(result: ResultFolder, source: Picture) -> bool:
+def waiting(result: ResultFolder, sources: Sequence[Picture]) -> list[Picture]:
+    """The images that are to be asked, which are done no more; what is there of others stays.
+
+    UserError where there are answers for images that are not among the sources: they would be
+    neither in the tables nor on the page.
+    """
+    named = {source.shown for source in sources}
+    others = {row["path"] for row in result.journal.rows.values()} - named
+    if others:
+        raise UserError(
+            f"{result.folder} holds answers for images that are not named now: {counted(others)}. "
+            f"Name them too, choose another --name, or start again with --overwrite."
+        )
+    found = [source for source in sources if not _is_done(result, source)]
+    result.done.difference_update(source.name for source in found)
+    return found
+
+
+def _is_done(result: ResultFolder, source: Picture) -> bool:
     """Whether the answer for an image is there, of the same content, with all its files."""
     row = result.journal.rows.get(source.name)
     if row is None or row["path"] != source.shown:
         return False
+    if "reason" in row:  # it is tried again: what lacked, such as a package, may be there now
+        _, digest, image = read(source)
+        return isinstance(image, str) and (digest, image) == (row["digest"], row["reason"])
     try:
-        return row["digest"] == digest_of(source.read()) and (
-            "reason" in row or source.name in result.done
-        )
+        return source.name in result.done and row["digest"] == digest_of(source.read())
     except (OSError, ValueError):
-        return "reason" in row
+        return False
 
 
 def answer(

@@ -55,11 +55,11 @@ def ask(
     """
     with ThreadPoolExecutor() as threads:
         left = iter(sources)
-        following = list(threads.map(_read, islice(left, batch_size)))
+        following = list(threads.map(read, islice(left, batch_size)))
         finished: Iterator[Made] = iter(())
         while following:
             batch = following
-            futures = [threads.submit(_read, source) for source in islice(left, batch_size)]
+            futures = [threads.submit(read, source) for source in islice(left, batch_size)]
             asked = _answered(predictor, batch, batch_size)
             yield from finished  # of the batch before, while the nets were asked for this one
             finished = threads.map(finish, asked)
@@ -72,7 +72,7 @@ def digest_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _read(source: Readable) -> tuple[Readable, str, np.ndarray | str]:
+def read(source: Readable) -> tuple[Readable, str, np.ndarray | str]:
     """The source, the digest of its bytes, and the image or why there is none."""
     digest = ""
     try:

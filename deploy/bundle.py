@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from deploy.grad_cam import Head
-from deploy.nets import ClassNet, MaskNet
+from deploy.nets import ClassNet, Cut, MaskNet
 from deploy.predictor import Predictor
 from deploy.runtimes import RUNTIMES, Run, load_net
 from deploy.unlikeness import Reference
@@ -44,6 +44,7 @@ class Bundle:
     classes: bool  # whether the class is
     names: Sequence[str]  # what is said to answer
     weight_hashes: Mapping[str, str]  # SHA-256 of the file of each net
+    sha256: str  # of bundle.json, which holds that of every file an answer depends on
 
 
 def read_bundle(folder: Path, mask: bool = True, classes: bool = True) -> Bundle:
@@ -53,7 +54,8 @@ def read_bundle(folder: Path, mask: bool = True, classes: bool = True) -> Bundle
     """
     file = folder / DESCRIPTION
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_bytes()
+        content = json.loads(text.decode("utf-8"))
         if content["format"] != FORMAT:
             raise UserError(
                 f"{file}: a bundle of format {content['format']}, and this code reads format "
@@ -81,7 +83,8 @@ def read_bundle(folder: Path, mask: bool = True, classes: bool = True) -> Bundle
     for half, net, flag in (("masks", "segmenter", "mask"), ("classes", "classifier", "classes")):
         if wanted[half] and halves[half] is None:
             raise UserError(f"{folder}: this bundle has no {net}. Give --no-{flag}.")
-    return Bundle(folder, content, net_format, mask, classes, names, hashes)
+    digest = hashlib.sha256(text).hexdigest()
+    return Bundle(folder, content, net_format, mask, classes, names, hashes, digest)
 
 
 def is_whole(folder: Path) -> bool:
@@ -142,8 +145,6 @@ def _load(bundle: Bundle, views: int) -> Predictor:
         rules,
         partial(calibration.blend, how=how),
         views,
-        classes["crop_margin"],
-        classes["edge_radius"],
     )
 
 
@@ -157,6 +158,8 @@ def _mask_net(bundle: Bundle, net: Mapping[str, Any], weight: float) -> MaskNet:
 
 
 def _class_net(bundle: Bundle, net: Mapping[str, Any], member: int) -> ClassNet:
+    about = bundle.content["classes"]
+    cut_of_all = {key: about[key] for key in ("crop_margin", "edge_radius") if key in about}
     run = _runner(bundle, net, CLASS_OUTPUTS)
     known = net["metadata"]  # None: it takes the image alone
     row = None if known is None else np.asarray(known["nothing_known"], np.float32)
@@ -182,6 +185,7 @@ def _class_net(bundle: Bundle, net: Mapping[str, Any], member: int) -> ClassNet:
         tuple(net["preprocessing"]),
         net["lesion_view"],
         net["box_margin"],
+        Cut(**net.get("cut", cut_of_all)),
         reference,
         None if known is None else tuple(known["sites"]),
     )

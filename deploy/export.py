@@ -198,7 +198,6 @@ def _about_classes(
     trainings = _trainings(runs)
     nets = [written(net) | {"training": trainings[net.name]} for net in predictor.class_nets]
     about = {"name": runs.name, "classes": list(runs.classes), "trainings": runs.labels}
-    about |= {"crop_margin": predictor.crop_margin, "edge_radius": predictor.edge_radius}
     return about | {"by_views": by_views, "nets": nets}
 
 
@@ -214,6 +213,7 @@ def _explain(net: ClassNet, write: Callable[[str, bytes], str]) -> dict[str, Any
     return {
         "lesion_view": net.lesion_view,
         "box_margin": net.box_margin,
+        "cut": asdict(net.cut),
         "head": write(f"{net.name}_head.npz", _packed(asdict(net.head))),
         "reference": reference
         and {

@@ -5,14 +5,16 @@ all folds that were trained, with the tuned values there are.
 """
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from datasets import lesion_crops
 from datasets.tasks import DEFAULT, TASKS, flags, script
 from deploy.kept_features import keep_features, load_reference
-from deploy.nets import MaskNet, load_class_net, load_mask_net
+from deploy.nets import Cut, MaskNet, load_class_net, load_mask_net
 from deploy.predictor import Predictor
 from evaluation import calibration, tuned
 from inference.ensemble import Ensemble, check_unchanged, find_ensemble, parse_label
@@ -23,6 +25,7 @@ from misc_utils import command_line, provenance
 from misc_utils.errors import UserError
 from misc_utils.messages import command
 from training import run_folder
+from training.run_folder import Run
 
 log = logging.getLogger(__name__)
 
@@ -92,11 +95,12 @@ def load_predictor(
     """The nets of these trainings, with what was tuned for them; see Predictor.
 
     Features of training images that are not kept yet are predicted now, where the images are there.
-    Raises UserError when a classifier needs the lesion and there is no segmenter.
+    Raises UserError when a classifier needs the lesion and there is no segmenter, or its lesions
+    are not cut any more as those that it was trained on.
     """
     command_line.import_keras()
     mask_nets, rules = _mask_nets(trained.segmenter, views)
-    class_nets, blend, classes, cut = [], calibration.blend, (), {}
+    class_nets, blend, classes = [], calibration.blend, ()
     if trained.classifier is not None:
         runs = trained.classifier
         blend = partial(calibration.blend, how=choice_for(runs, views))
@@ -108,13 +112,40 @@ def load_predictor(
                     f"{runs.name} sees the lesion alone ({', '.join(sorted(views_seen))}), so it "
                     f"needs a segmenter to find it. Name one with --segmenter."
                 )
-            cut = _how_cut(root / "submissions", runs.dataset, views_seen)
+        cuts = how_cut(root / "submissions", runs)
         references = _references(root, runs, batch_size)
         for number, member in enumerate(runs.members):
             for run in member:
-                class_nets.append(load_class_net(run, number, references.get(run.name)))
+                seen = references.get(run.name), cuts[run.name]
+                class_nets.append(load_class_net(run, number, *seen))
         check_unchanged(runs, runs.weight_hashes)
-    return Predictor(mask_nets, class_nets, classes, rules, blend, views, **cut)
+    return Predictor(mask_nets, class_nets, classes, rules, blend, views)
+
+
+def depends_on(root: Path, trained: Trained, views: int) -> dict[str, Any]:
+    """What answers depend on beside the settings of a script, for provenance.check_maker.
+
+    As it is now: load_predictor may add references. Raises UserError as it does.
+    """
+    chosen = {runs.name: choice_for(runs, views) for runs in trained.both}
+    found: dict[str, Any] = {
+        "weights": trained.weight_hashes,
+        "tuned": {name: one.to_json() if one else "not tuned" for name, one in chosen.items()},
+    }
+    if trained.classifier is not None:
+        cuts = how_cut(root / "submissions", trained.classifier)
+        found["cut"] = {name: asdict(cut) for name, cut in cuts.items()}
+        # of the same weights and images, which runs are checked for, they are the same
+        found["knows_training_images"] = {
+            run.name: load_reference(run) is not None for run in trained.classifier.runs
+        }
+    return found
+
+
+def lacks_references(trained: Trained) -> bool:
+    """Whether load_predictor would look for training images, to tell what is unlike them."""
+    runs = trained.classifier.runs if trained.classifier else []
+    return any(load_reference(run) is None for run in runs)
 
 
 def _mask_nets(runs: Ensemble | None, views: int) -> tuple[list[MaskNet], PostProcessing]:
@@ -130,21 +161,42 @@ def _mask_nets(runs: Ensemble | None, views: int) -> tuple[list[MaskNet], PostPr
 
 def choice_for(runs: Ensemble, views: int) -> tuned.Choice | None:
     """What was tuned for these trainings and so many views of an image; None where nothing was."""
-    found = tuned.load_tuned(Scope(runs, "fold", views > 1))
+    try:
+        found = tuned.load_tuned(Scope(runs, "fold", views > 1))
+    except UserError as error:  # the scripts that ask here have no such flag
+        raise UserError(str(error).replace(", or give --no-tuned", "")) from None
     return found.chosen if found else None
 
 
-def _how_cut(submissions: Path, dataset: str, views: set[str]) -> dict[str, float]:
-    """Margin and edge of the crops that were trained on, as their record says; else as usual."""
-    edge = "feather" if "feather" in views else "hard"
-    name = lesion_crops.crop_folder(3, "training", edge, dataset)
+def how_cut(submissions: Path, runs: Ensemble) -> dict[str, Cut]:
+    """{name of a run: how the lesions that it was trained on were cut}, as their records say.
+
+    Raises UserError where such a record is of other crops.
+    """
+    cuts = {}
+    for member in runs.members:
+        view = run_folder.shared_setting(member, "lesion_view")
+        cut = Cut() if view == "whole" else _recorded_cut(submissions, member, view)
+        cuts |= {run.name: cut for run in member}
+    return cuts
+
+
+def _recorded_cut(submissions: Path, member: Sequence[Run], view: str) -> Cut:
+    edge = "feather" if view == "feather" else "hard"
+    name = lesion_crops.crop_folder(3, "training", edge, member[0].dataset)
     record = provenance.record_of(submissions, name)
     if not record.exists():
         log.warning("%s: not there, so lesions are cut without a margin", record)
-        return {}
-    settings = provenance.read_record(record)["made_by"].get("settings", {})
-    cut = {"crop_margin": settings.get("margin", 0.0)}
-    return cut | ({"edge_radius": settings["edge_radius"]} if "edge_radius" in settings else {})
+        return Cut()
+    made_by = provenance.read_record(record)["made_by"]
+    alike = lesion_crops._without_lossless_format(made_by)
+    try:
+        run_folder.check_same_crops(member, provenance.fingerprint_of_maker(alike))
+    except UserError as error:
+        raise UserError(f"{record}: {error}") from None
+    settings = made_by.get("settings", {})
+    kept = {"crop_margin": "margin", "edge_radius": "edge_radius"}  # as Cut and the script say
+    return Cut(**{name: settings[key] for name, key in kept.items() if key in settings})
 
 
 def _references(root: Path, runs: Ensemble, batch_size: int) -> dict:

@@ -27,6 +27,14 @@ Segment = Callable[[np.ndarray], np.ndarray]
 Classify = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
+@dataclass(frozen=True)
+class Cut:
+    """How a lesion is cut out along its mask, see seg_predict.py."""
+
+    crop_margin: float = 0.0  # around its bounding box, as a share of its longer side
+    edge_radius: float = 0.05  # of the view feather: width of the fade, as such a share
+
+
 @dataclass(frozen=True, eq=False)
 class MaskNet:
     """A net that finds the lesion."""
@@ -51,6 +59,7 @@ class ClassNet:
     steps: tuple[str, ...] = ()  # of preprocessing
     lesion_view: str = "whole"  # what it sees: whole, box, crop or feather
     box_margin: float = 0.0  # of the view box
+    cut: Cut = Cut()  # how the lesions were cut that it was trained on
     reference: Reference | None = None  # its training images; None: not known here
     sites: tuple[str, ...] | None = None  # body sites that it knows; None: it takes no metadata
     model: keras.Model | None = None  # what classifies; None: something other than Keras
@@ -69,10 +78,11 @@ def load_mask_net(run: Run, weight: float) -> MaskNet:
     return MaskNet(run.name, segment, run.image_size, run.steps, weight, model)
 
 
-def load_class_net(run: Run, member: int, reference: Reference | None) -> ClassNet:
+def load_class_net(run: Run, member: int, reference: Reference | None, cut: Cut) -> ClassNet:
     """The net of a run; UserError when its weights do not fit.
 
-    A net that takes age, sex and site is told that none of them is known.
+    `cut` is how the lesions that it was trained on were cut. A net that takes age, sex and site is
+    told that none of them is known.
     """
     import keras
 
@@ -101,6 +111,7 @@ def load_class_net(run: Run, member: int, reference: Reference | None) -> ClassN
         run.steps,
         settings["lesion_view"],
         settings["box_margin"],
+        cut,
         reference,
         run.sites,
         explained,

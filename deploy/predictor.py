@@ -59,8 +59,6 @@ class Predictor:
         rules: from probability to mask.
         blend: of the members of an ensemble, calibrated where it was tuned.
         views: 1, or 8 for all flips and quarter turns.
-        crop_margin: of the crops that class_nets were trained on, see seg_predict.py.
-        edge_radius: of the same, for the view feather.
     """
 
     mask_nets: Sequence[MaskNet]
@@ -69,8 +67,6 @@ class Predictor:
     rules: PostProcessing
     blend: Blend
     views: int = 1
-    crop_margin: float = 0.0
-    edge_radius: float = 0.05
 
     @property
     def names(self) -> list[str]:
@@ -133,7 +129,7 @@ class Predictor:
         batches: dict[tuple, np.ndarray] = {}
         log_probability, heats, distances, first_seen = [], [], [], None
         for net in self.class_nets:
-            look_of = net.image_size, net.steps, net.lesion_view, net.box_margin
+            look_of = net.image_size, net.steps, net.lesion_view, net.box_margin, net.cut
             if look_of not in batches:
                 batches[look_of] = np.stack(
                     [self._seen(net, *pair) for pair in zip(images, predictions, strict=True)]
@@ -184,13 +180,11 @@ class Predictor:
     def _seen(self, net: ClassNet, image: np.ndarray, prediction: Prediction) -> np.ndarray:
         """What the net sees of an image: uint8 (S, S, 3)."""
         if net.lesion_view == "box":
-            box = widen(
-                bounding_box(prediction.mask, self.crop_margin), net.box_margin, *image.shape[:2]
-            )
-            image = cut_box(image, box)
+            box = bounding_box(prediction.mask, net.cut.crop_margin)
+            image = cut_box(image, widen(box, net.box_margin, *image.shape[:2]))
         elif net.lesion_view != "whole":
-            radius = self.edge_radius if net.lesion_view == "feather" else 0.0
-            box = bounding_box(prediction.mask, self.crop_margin, radius)
+            radius = net.cut.edge_radius if net.lesion_view == "feather" else 0.0
+            box = bounding_box(prediction.mask, net.cut.crop_margin, radius)
             image = cut_lesion(image, prediction.mask, box, radius)
         return resize(preprocess(image, net.steps), net.image_size)
 

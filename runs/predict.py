@@ -44,17 +44,17 @@ def main(settings: Settings) -> dict[str, int]:
 
     # 1 which nets, which images
     answers.check_name(settings.name)
-    nets, load_nets = find_nets(paths.root(), settings)
+    nets, depends_on, load_nets = find_nets(paths.root(), settings)
     found = sources.find_sources(settings.images)
 
     # 2 ask, batch by batch; what is done already is left alone
     free = ("images", "batch_size", "overwrite", "name", "bundle")
     used = {key: value for key, value in asdict(settings).items() if key not in free}
-    made_by = {"settings": used, "weights": nets.weight_hashes, "format": answers.FORMAT}
+    made_by = {"settings": used, "format": answers.FORMAT} | depends_on()
     with submission.claimed_folder(
         paths.submissions_dir(), settings.name, made_by, "", settings.overwrite
     ) as result:
-        waiting = [source for source in found if not answers.is_done(result, source)]
+        waiting = answers.waiting(result, found)
         if len(waiting) < len(found):
             print(f"{len(found) - len(waiting)} of {len(found)} are there already")
         if waiting:

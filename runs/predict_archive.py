@@ -61,7 +61,7 @@ def main(settings: Settings) -> dict[str, int]:
     shard = shards.parse_shard(settings.shard)
     if settings.shard and settings.overwrite:
         raise UserError("--overwrite deletes what other shards made: give it without --shard.")
-    nets, load_nets = find_nets(paths.root(), settings)
+    _, depends_on, load_nets = find_nets(paths.root(), settings)
     # of os.path, as those of Path fail for a user that is not there and for a link to itself
     place = Path(os.path.realpath(os.path.expanduser(settings.archive)))
     opened = archive.open_archive(place, settings.image_column)
@@ -70,7 +70,7 @@ def main(settings: Settings) -> dict[str, int]:
     free = ("shard", "batch_size", "overwrite", "name", "bundle")
     used = {key: value for key, value in asdict(settings).items() if key not in free}
     used |= {"archive": str(place), "masks": settings.masks and settings.mask}
-    made_by = {"settings": used, "weights": nets.weight_hashes, "format": 1}
+    made_by = {"settings": used, "format": 1} | depends_on()
     submissions = paths.submissions_dir()
     begun = shards.begin(
         submissions, settings.name, opened, made_by, shard.count, settings.overwrite

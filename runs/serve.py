@@ -57,7 +57,7 @@ def main(settings: Settings) -> None:
     from deploy.page import build_app
 
     # 1 the address and the nets
-    nets, load_nets = find_nets(paths.root(), settings)
+    nets, _, load_nets = find_nets(paths.root(), settings)
     with bind(settings.port) as listening:
         predictor = load_nets()
         app = build_app(predictor, nets.names)

@@ -44,7 +44,8 @@ class Nets:
         self.names = ["bright"]
 
     def find(self, root, settings):
-        return SimpleNamespace(weight_hashes=self.weight_hashes, names=self.names), self.load
+        depends_on = {"weights": self.weight_hashes}
+        return SimpleNamespace(names=self.names), lambda: depends_on, self.load
 
     def load(self):
         mask = MaskNet("bright", self.segment, SIDE)

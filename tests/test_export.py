@@ -19,6 +19,7 @@ import pytest
 from quickly import draw_nothing
 
 from deploy import answers, bundle, export, load, model_card, onnx_file, runtimes
+from deploy.nets import Cut
 from misc_utils.errors import UserError
 from models.classifier import build_classifier
 
@@ -279,6 +280,27 @@ def test_what_is_done_is_left_alone(at_root, photos, run_script):
     assert code == 0, err
     code, _, err = run_script(predict, photos, "--name", "mixed")
     assert code == 1 and "--overwrite" in err
+
+
+def test_answers_of_a_bundle_that_was_written_again_are_not_mixed(copy, photos, run_script):
+    flags = (photos, "--bundle", copy, "--name", "again")
+    code, _, err = run_script(predict, *flags)
+    assert code == 0, err
+    by_views = described(copy)["classes"]["by_views"]
+    by_views["1"]["temperature"] = 3.5
+    change(copy, classes=described(copy)["classes"] | {"by_views": by_views})
+    code, _, err = run_script(predict, *flags)
+    assert code == 1 and "bundle: " in err and "--overwrite" in err
+
+
+def test_of_earlier_bundles_all_lesions_are_cut_alike(copy):
+    content = described(copy)
+    about = content["classes"] | {"crop_margin": 0.2, "edge_radius": 0.1}
+    for net in about["nets"]:
+        assert net.pop("cut") == {"crop_margin": 0.0, "edge_radius": 0.05}
+    change(copy, classes=about)
+    loaded = bundle.load_bundle(bundle.read_bundle(copy))
+    assert {net.cut for net in loaded.class_nets} == {Cut(0.2, 0.1)}
 
 
 @pytest.mark.parametrize(

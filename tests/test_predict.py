@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,9 +15,15 @@ import pandas as pd
 import predict
 import pytest
 
+from datasets import lesion_crops
 from deploy import answers, load, sources
 from deploy.kept_features import load_reference
+from deploy.nets import Cut
+from evaluation import tuned
+from evaluation.calibration import ClassChoice
 from inference import ensemble
+from inference.scope import Scope
+from misc_utils import provenance
 from misc_utils.errors import UserError
 
 TINY = {
@@ -347,6 +354,159 @@ def test_a_damaged_directory_of_a_zip_archive_is_said(damage, said, tmp_path):
     (tmp_path / "a.zip").write_bytes(content)
     with pytest.raises(UserError, match=f"a.zip: {said}"):
         sources.find_sources([str(tmp_path / "a.zip")])
+
+
+@pytest.fixture
+def own_root(at_root, tmp_path, monkeypatch):
+    """A copy of the trained root, for tests that change its nets' files."""
+    root = Path(shutil.copytree(at_root, tmp_path / "own root"))
+    monkeypatch.setenv("ISIC_ROOT", str(root))
+    return root
+
+
+def test_an_image_with_a_reason_is_tried_again(at_root, mixed, run_script, monkeypatch):
+    from deploy import ask
+
+    flags = (mixed / "my photos/photo 0 ü.jpg", mixed / "my photos/broken.jpg", "--name", "again")
+    able = ask.read_image
+
+    def unable(content):
+        raise ValueError("install something first")
+
+    monkeypatch.setattr(ask, "read_image", unable)
+    code, out, err = run_script(predict, *flags)
+    assert code == 0 and "answered: 0, not answered: 2" in out, err
+    monkeypatch.setattr(ask, "read_image", able)
+    code, out, _ = run_script(predict, *flags)
+    assert code == 0 and "answered: 1, not answered: 1" in out and "install" not in out
+    code, out, _ = run_script(predict, *flags)  # the same reason: no net is loaded for it
+    assert code == 0 and "2 of 2 are there already" in out and "answering" not in out
+
+
+def test_other_images_are_refused_or_have_a_place_of_their_own(at_root, mixed, run_script):
+    photos = mixed / "my photos"
+    one, other = photos / "photo 0 ü.jpg", photos / "sub/photo 0 ü.png"
+    assert run_script(predict, one, other, "--name", "two")[0] == 0
+    before = rows_of(at_root, "two")
+    for images in ((one,), (photos / "broken.jpg",)):
+        code, _, err = run_script(predict, *images, "--name", "two")
+        assert code == 1 and "--overwrite" in err and "--name" in err and "not named now" in err
+        assert rows_of(at_root, "two") == before
+    code, out, err = run_script(predict, one, other, photos / "cut.jpg", "--name", "two")
+    assert code == 0 and "2 of 3 are there already" in out, err
+    assert run_script(predict, one, "--name", "two", "--overwrite")[0] == 0
+    assert len(rows_of(at_root, "two")) == 1
+
+
+def test_while_an_image_is_asked_again_the_results_are_not_complete(
+    at_root, mixed, run_script, monkeypatch
+):
+    image = mixed / "my photos/photo 0 ü.jpg"
+    assert run_script(predict, image, "--name", "changed")[0] == 0
+    shutil.copyfile(mixed / "my photos/sub/photo 0 ü.png", image)
+    record = at_root / "submissions/changed.json"
+    said = []
+
+    def stop(*_):
+        said.append(json.loads(record.read_text())["complete"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(answers, "answer", stop)
+    with pytest.raises(KeyboardInterrupt):
+        predict.main(predict.Settings((str(image),), name="changed"))
+    assert said == [False]
+
+
+def test_what_was_tuned_since_is_not_mixed_with_what_was_not(own_root, mixed, run_script):
+    flags = (mixed / "my photos/photo 0 ü.jpg", "--name", "tuning")
+    assert run_script(predict, *flags)[0] == 0
+    runs = ensemble.find_ensemble(own_root / "model_data", 3, "tiny", "0")
+    scope = Scope(runs, "fold", False)
+    tuned.write_tuned(scope, ClassChoice((1.0,), 2.5, None), {})
+    code, _, err = run_script(predict, *flags)
+    assert code == 1 and '"not tuned" there' in err and "temperature" in err
+    assert "--overwrite" in err
+    assert run_script(predict, *flags, "--overwrite")[0] == 0
+    # an earlier record, which says nothing of it
+    record = own_root / "submissions/tuning.json"
+    content = json.loads(record.read_text())
+    del content["made_by"]["tuned"], content["made_by"]["knows_training_images"]
+    record.write_text(json.dumps(content))
+    code, _, err = run_script(predict, *flags)
+    assert code == 1 and "nothing there" in err and "--overwrite" in err
+
+
+def test_answers_with_and_without_training_images_are_not_mixed(own_root, mixed, run_script):
+    flags = (mixed / "my photos/photo 0 ü.jpg", "--name", "known")
+    (own_root / "data").rename(own_root / "away")
+    for file in (own_root / "model_data").rglob("*_features.npz"):
+        file.unlink()
+    code, _, err = run_script(predict, *flags)
+    assert code == 0 and rows_of(own_root, "known")[0]["unlikeness"] is None, err
+    assert run_script(predict, *flags)[0] == 0  # nothing has changed
+    (own_root / "away").rename(own_root / "data")
+    code, _, err = run_script(predict, *flags)
+    assert code == 1 and "knows_training_images" in err and "--overwrite" in err
+    assert run_script(predict, *flags, "--overwrite")[0] == 0
+    assert rows_of(own_root, "known")[0]["unlikeness"] is not None
+    code, out, err = run_script(predict, *flags)
+    assert code == 0 and "1 of 1 are there already" in out, err
+
+
+def test_tuned_values_of_other_weights_name_no_flag_that_is_not_there(own_root, mixed, run_script):
+    runs = ensemble.find_ensemble(own_root / "model_data", 3, "tiny", "0")
+    file = tuned.tuned_file(Scope(runs, "fold", False))
+    for damaged in (True, False):
+        tuned.write_tuned(Scope(runs, "fold", False), ClassChoice((1.0,), 2.5, None), {})
+        content = json.loads(file.read_text()) | {"weights": {}}
+        file.write_text("{" if damaged else json.dumps(content))
+        code, _, err = run_script(predict, mixed / "my photos", "--name", "other_weights")
+        assert code == 1 and str(file) in err and "cls_tune.py" in err
+        assert "delete the file." in err and "--no-tuned" not in err
+
+
+def with_view(member, view, maker):
+    """The runs as they would be if they had been trained on crops."""
+    settings = member[0].settings | {"lesion_view": view}
+    changed = {"settings": settings, "crops_maker": maker}
+    return tuple(replace(run, record=run.record | changed) for run in member)
+
+
+def test_lesions_are_cut_as_those_that_a_net_was_trained_on(at_root, tmp_path, caplog):
+    runs = ensemble.find_ensemble(at_root / "model_data", 3, "tiny", "0")
+    makers = {}
+
+    def record(edge, **settings):
+        name = lesion_crops.crop_folder(3, "training", edge)
+        made_by = {"settings": settings | {"format": "png"}, "weights": {"net": "1234"}}
+        provenance.write_record(tmp_path, name, made_by, complete=True)
+        alike = {key: value for key, value in settings.items() if key != "format"}
+        makers[edge] = provenance.fingerprint_of_maker(made_by | {"settings": alike})
+
+    record("hard", margin=0.1)
+    record("feather", margin=0.2, edge_radius=0.3)
+    (member,) = runs.members
+    views = {"whole": None, "box": "hard", "crop": "hard", "feather": "feather"}
+    for view, edge in views.items():
+        mixed = replace(runs, members=(with_view(member, view, makers.get(edge)),))
+        cuts = load.how_cut(tmp_path, mixed)
+        margin = {"whole": 0.0, "feather": 0.2}.get(view, 0.1)
+        expected = Cut(margin, 0.3 if view == "feather" else 0.05)
+        assert cuts == {run.name: expected for run in member}
+    first, other = (
+        with_view((run,), *pair)
+        for run, pair in zip(
+            member, (("crop", makers["hard"]), ("feather", makers["feather"])), strict=True
+        )
+    )
+    both = replace(runs, members=(first, other))
+    assert [cut.crop_margin for cut in load.how_cut(tmp_path, both).values()] == [0.1, 0.2]
+    record("feather", margin=0.4, edge_radius=0.3)
+    with pytest.raises(UserError, match=r"crops_feather.json.*trained on crops made by other"):
+        load.how_cut(tmp_path, both)
+    provenance.record_of(tmp_path, lesion_crops.crop_folder(3, "training", "feather")).unlink()
+    assert load.how_cut(tmp_path, both)[other[0].name] == Cut()
+    assert "cut without a margin" in caplog.text
 
 
 def test_odd_names_are_shown_as_text(at_root, drawn_data, tmp_path, run_script):
