@@ -104,28 +104,35 @@ def cut_out(image: np.ndarray, share: float, random: np.random.Generator) -> np.
     return image
 
 
-# uint8 images (B, S, S, 3), float32 targets (B, C) -> the same, of samples mixed in pairs
-Mix = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
+@dataclass(frozen=True)
+class Pairs:
+    """Which sample of a batch of B each is mixed with."""
+
+    other: np.ndarray  # int (B,)
+    share: np.ndarray  # float32 (B, 1), that each keeps of itself
+
+    def mix(self, values: np.ndarray) -> np.ndarray:
+        """What is known of each sample, float32 (B, K), mixed as the images are."""
+        return self.share * values + (1 - self.share) * values[self.other]
 
 
-def _mixup(
-    images: np.ndarray, targets: np.ndarray, random: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Each image and its target faded into those of another, by a share from Beta(0.2, 0.2)."""
+# uint8 images (B, S, S, 3) -> the same, mixed in pairs
+Mix = Callable[[np.ndarray, np.random.Generator], tuple[np.ndarray, Pairs]]
+
+
+def _mixup(images: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, Pairs]:
+    """Each image faded into another, by a share from Beta(0.2, 0.2)."""
     share = random.beta(0.2, 0.2, len(images))
     share = np.maximum(share, 1 - share).astype(np.float32)  # each image is still mostly itself
     other = random.permutation(len(images))
     mixed = np.empty_like(images)
     for i, j in enumerate(other):
         mixed[i] = cv2.addWeighted(images[i], share[i], images[j], 1 - share[i], 0)
-    weight = share[:, None]
-    return mixed, weight * targets + (1 - weight) * targets[other]
+    return mixed, Pairs(other, share[:, None])
 
 
-def _cutmix(
-    images: np.ndarray, targets: np.ndarray, random: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Into every second image on average, a box of another is pasted; targets by area."""
+def _cutmix(images: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, Pairs]:
+    """Into every second image on average, a box of another is pasted; shares by area."""
     size = images.shape[1]
     other = random.permutation(len(images))
     mixed, weight = images.copy(), np.ones((len(images), 1), np.float32)
@@ -138,7 +145,7 @@ def _cutmix(
         left, right = round(max(x - half, 0)), round(min(x + half, size))
         mixed[i, top:bottom, left:right] = images[j, top:bottom, left:right]
         weight[i] = 1 - (bottom - top) * (right - left) / size**2
-    return mixed, weight * targets + (1 - weight) * targets[other]
+    return mixed, Pairs(other, weight)
 
 
 MIXES: dict[str, Mix | None] = {

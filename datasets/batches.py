@@ -15,8 +15,9 @@ from datasets.augmentation import AUGMENTATIONS, MIXES, augment
 from datasets.dataset import Masks
 from datasets.metadata import leave_out
 
-# uint8 images (B, S, S, 3), or these and float32 metadata (B, M); float32 targets (B, ...)
-Batch = tuple[np.ndarray | tuple[np.ndarray, np.ndarray], np.ndarray]
+# uint8 images (B, S, S, 3), or these and float32 metadata (B, M); float32 targets (B, ...); where
+# asked for, float32 weights in the loss (B,)
+Batch = tuple
 AHEAD = 8  # at most so many batches are made in advance
 
 
@@ -48,6 +49,9 @@ class Batches(keras.utils.PyDataset):
             chance, again and again; None: it has each once.
         seed: of order and augmentation.
         metadata: float32 (N, M) that the net takes beside the images; None: it takes none.
+        class_weights: float (C,): each sample's weight in the loss is given too, the mean of these
+            by its target (Keras's own class_weight takes a mixed sample for one of its larger
+            class); None: it is not.
         workers: number of threads.
     """
 
@@ -64,12 +68,14 @@ class Batches(keras.utils.PyDataset):
         chances: np.ndarray | None = None,
         seed: int = 0,
         metadata: np.ndarray | None = None,
+        class_weights: np.ndarray | None = None,
         workers: int = 2,
     ) -> None:
         workers_of_keras = 2 if keras.backend.backend() == "tensorflow" else 1
         super().__init__(workers=workers_of_keras, max_queue_size=1)
         self.images, self.targets, self.rows = images, targets, np.asarray(rows)
         self.metadata = metadata
+        self.class_weights = None if class_weights is None else np.float32(class_weights)
         self.batch_size, self.training, self.seed = batch_size, training, seed
         self.rules, self.mix = AUGMENTATIONS[augmentation], MIXES[mix]
         self.chances = chances
@@ -122,6 +128,11 @@ class Batches(keras.utils.PyDataset):
             if metadata is not None:
                 metadata = leave_out(metadata, random)
             if self.mix is not None:
-                images, targets = self.mix(images, targets, random)
+                images, pairs = self.mix(images, random)
+                targets = pairs.mix(targets)
+                metadata = None if metadata is None else pairs.mix(metadata)
         taken = images if metadata is None else (images, metadata)
-        return taken, targets.astype(np.float32)
+        targets = targets.astype(np.float32)
+        if self.class_weights is None:
+            return taken, targets
+        return taken, targets, targets @ self.class_weights

@@ -20,7 +20,8 @@ class Task:
     kind: Literal["masks", "classes"]  # what a net says of an image
     channels: tuple[str, ...]  # of the masks, in the order of the net's channels
     loss: str  # what `--loss auto` means, a row of models/losses.py
-    monitor: str  # what `--monitor auto` means: the epoch best by this is kept
+    monitors: tuple[str, ...]
+    """what `--monitor` may be: the epoch best by it is kept; the first is meant by `auto`"""
     measures: tuple[str, ...]  # that an evaluation names first
     products: tuple[str, ...]  # that a prediction can write
 
@@ -36,7 +37,7 @@ TASKS = {
         kind="masks",
         channels=("lesion",),
         loss="binary_crossentropy",
-        monitor="val_threshold_jaccard",
+        monitors=("val_threshold_jaccard", "val_jaccard", "val_loss"),
         measures=("jaccard", "threshold_jaccard"),
         products=("crops", "mask"),
     ),
@@ -45,7 +46,7 @@ TASKS = {
         kind="masks",
         channels=ATTRIBUTES,
         loss="binary_crossentropy_jaccard",
-        monitor="val_jaccard",
+        monitors=("val_jaccard", "val_loss"),
         measures=("micro_jaccard", "jaccard"),
         products=("mask",),
     ),
@@ -54,7 +55,7 @@ TASKS = {
         kind="classes",
         channels=(),
         loss="categorical_focal",
-        monitor="val_loss",
+        monitors=("val_loss", "val_balanced_accuracy", "val_accuracy"),
         measures=("accuracy", "balanced_accuracy"),
         products=("table",),
     ),

@@ -57,6 +57,7 @@ RANGES = {
     "limit": (1, MOST),
     "part_size": (1, 100_000),
     "count": (1, 100),
+    "search_size": (8, MOST),
     "patience": (1, MOST),
     "workers": (1, 1000),
     "jobs": (1, MOST),

@@ -57,6 +57,8 @@ def choose_devices(wanted: int | Literal["all", "hosts"], batch_size: int) -> li
     """
     if wanted == 1:
         return []
+    if isinstance(wanted, int) and wanted < 1:
+        raise UserError(f"--devices {wanted}: expected a number from 1, all or hosts.")
     if keras.backend.backend() != "jax":
         raise UserError(
             f"--devices {wanted}: with {keras.backend.backend()} a net is trained on one device. "

@@ -159,8 +159,8 @@ def classification_loss(name: str, label_smoothing: float = 0.0) -> Any:
     return choose(CLASSIFICATION_LOSSES, name, "classification loss")(label_smoothing)
 
 
-def class_weights(labels: np.ndarray, num_classes: int, how: str) -> dict[int, float]:
-    """Weight of each class id 0..num_classes-1 for `fit(class_weight=...)`.
+def class_weights(labels: np.ndarray, num_classes: int, how: str) -> np.ndarray:
+    """Weight of each class in the loss, float64 (num_classes,).
 
     `labels` int (N,), N > 0, each 0..num_classes-1 (else ValueError); `how` a row of CLASS_WEIGHTS
     (else UserError). The mean weight over the samples is 1; a class without samples gets 1.0.
@@ -173,6 +173,6 @@ def class_weights(labels: np.ndarray, num_classes: int, how: str) -> dict[int, f
     present = np.flatnonzero(counts)
     raw = weigh(counts[present].astype(np.float64))
     scaled = raw * len(labels) / np.sum(raw * counts[present])
-    weights = dict.fromkeys(range(num_classes), 1.0)
-    weights.update(zip(present.tolist(), scaled.tolist(), strict=True))
+    weights = np.ones(num_classes)
+    weights[present] = scaled
     return weights

@@ -175,7 +175,7 @@ def train(plan, dataset) -> None:
         if settings.sampling == "ones":
             return None
         weights = class_weights(label[rows], num_classes, settings.sampling)
-        return np.array([weights[each] for each in label[rows]]) / len(rows)
+        return weights[label[rows]] / len(rows)
 
     # 4 train each fold; keep what its best weights say of the images it held out
     folds_in_turn = train_folds(plan, data, build, compile_net, weights_of, chances_of)

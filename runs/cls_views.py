@@ -38,12 +38,22 @@ class Settings:
 def main(settings: Settings) -> dict[str, float]:
     from datasets import lesion_crops
     from datasets.catalogue import open_dataset
+    from datasets.dataset import check_steps
     from training import run_folder
     from training.loop import plan_folds
 
     dataset = open_dataset(paths.data_dir(), settings.train.dataset, settings.train.own)
 
     # 1 what there is: crops for every view, and no earlier training with other settings
+    if len(set(settings.views)) < max(len(settings.views), 2):
+        raise UserError(f"--views {' '.join(settings.views)}: name two different ones or more.")
+    if settings.train.devices == "hosts":
+        raise UserError(
+            "--train.devices hosts: views are compared by one process. Train each view by itself "
+            "(cls_train.py --lesion-view), then compare them (compare.py)."
+        )
+    for view in settings.views:
+        check_steps(settings.train.preprocess, moved=view == "whole")
     plans = {}
     for view in settings.views:
         limit, name = settings.train.limit, dataset.name

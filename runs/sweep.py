@@ -139,6 +139,11 @@ def check(settings: Settings, trainings: list) -> None:
         it = training.settings
         dataset = open_dataset(paths.data_dir(), it.dataset, it.own)
         dataset.list_images(task, "training")
+        if it.devices == "hosts":
+            raise UserError(
+                "--train devices=hosts: a training of a sweep has one process. Start it by itself, "
+                "see docs/guide.md."
+            )
         # devices are those of the machine that trains, which need not be this one
         plan_folds(model_data, task, replace(it, devices=1))
         weights = weights_in_force(it.backbone, it.weights)

@@ -28,6 +28,7 @@ import seg_eval
 import seg_predict
 import seg_train
 import seg_tune
+import sweep
 from PIL import Image
 
 from datasets import pictures
@@ -536,6 +537,35 @@ CASES = {
     "tuning without a run": Case(None, seg_tune, (), "no trained run of task 1"),
     "tuning of classes without a run": Case(None, cls_tune, (), "no trained run of task 3"),
     "comparison without runs": Case(None, compare, (), "no trained run of task 1"),
+    "near copies of Task 2": Case(
+        None,
+        seg_train,
+        (*TRAIN, "--task", 2, "--near-copies"),
+        "near_copies_task1_training.csv does not exist.*find_near_copies.py --task 1",
+    ),
+    "a measure that Task 2 does not have": Case(
+        None,
+        seg_train,
+        (*TRAIN, "--task", 2, "--monitor", "val_threshold_jaccard"),
+        "of task 2, choose one of val_jaccard, val_loss",
+    ),
+    "a sweep over several hosts": Case(
+        None, sweep, ("--train", "devices=hosts", "weights=none"), "has one process"
+    ),
+    "views over several hosts": Case(
+        None, cls_views, ("--train.devices", "hosts"), "views are compared by one process"
+    ),
+    "one view": Case(None, cls_views, ("--views", "whole"), "--views whole: name two different"),
+    "the same view twice": Case(
+        None, cls_views, ("--views", "whole", "whole"), "--views whole whole: name two different"
+    ),
+    "a step that cuts, of crops": Case(
+        None,
+        cls_views,
+        ("--views", "whole", "crop", "--train.preprocess", "crop_borders"),
+        "for classifiers that see the whole image",
+    ),
+    "search size 0": Case(None, seg_tune, ("--search-size", 0), "search-size 0"),
     "views without crops": Case(None, cls_views, ("--views", "whole", "crop"), "seg_predict.py"),
     "no crops yet": Case(
         None, cls_train, TRAIN, "runs/seg_predict.py --task 3 --pred-set training"

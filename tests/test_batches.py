@@ -153,6 +153,23 @@ def test_images_of_a_batch_are_mixed_while_training_only():
     assert (held_out[0] == IMAGES[:8]).all() and (held_out[1] == LABELS[:8]).all()
 
 
+def test_metadata_and_weights_are_mixed_as_labels_are(monkeypatch):
+    monkeypatch.setattr("datasets.batches.leave_out", lambda values, random: values)
+    metadata = np.arange(2 * len(LABELS), dtype=np.float32).reshape(len(LABELS), 2) + 1
+    metadata = np.concatenate([LABELS, metadata], axis=1)  # the label once more
+    class_weights = np.linspace(0.5, 2, LABELS.shape[1])
+    for mix in ("mixup", "cutmix"):
+        options = {"training": True, "seed": 3, "mix": mix, "class_weights": class_weights}
+        batches = Batches(IMAGES, LABELS, np.arange(16), 16, metadata=metadata, **options)
+        (_, known), targets, weights = batches[0]
+        assert ((targets > 0.01) & (targets < 0.99)).any() and known.dtype == np.float32
+        np.testing.assert_allclose(known[:, : LABELS.shape[1]], targets, atol=1e-6)
+        np.testing.assert_allclose(weights, targets @ class_weights, rtol=1e-6)
+    plain = Batches(IMAGES, LABELS, np.arange(16), 8, training=True, class_weights=class_weights)
+    _, targets, weights = plain[0]
+    assert (weights == np.float32(class_weights)[targets.argmax(axis=1)]).all()
+
+
 def test_an_epoch_draws_rows_by_their_chances_again_and_again():
     rows, chances = np.arange(10, 26), np.full(16, 0.5 / 15)
     chances[3] = 0.5

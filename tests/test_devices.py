@@ -25,6 +25,9 @@ FLAGS = (*FLAGS, "--folds", 1, "--limit", 27, "--batch-size", 4, "--learning-rat
 def test_a_backend_that_cannot_says_which_can(root, run_script):
     code, _, err = run_script(seg_train, *FLAGS, "--devices", 2)
     assert code == 1 and "Set KERAS_BACKEND=jax" in err
+    for number in (0, -1):
+        code, _, err = run_script(seg_train, *FLAGS, "--devices", number)
+        assert code == 1 and f"--devices {number}: expected a number from 1, all or hosts" in err
     assert choose_devices(1, 7) == []
     assert not (root / "model_data").exists()
 

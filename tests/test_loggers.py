@@ -4,6 +4,7 @@ import json
 import sys
 import types
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import seg_train
@@ -92,6 +93,30 @@ def test_a_damaged_list_of_what_was_told_is_named(tmp_path):
     run.file("logged.json").write_text("{")
     with pytest.raises(UserError, match=r"logged\.json: damaged .* Delete it"):
         loggers.Listeners([], run, []).begin()
+
+
+class Store:
+    """As a client of MLflow, while another process makes the experiment."""
+
+    def __init__(self, there, refuses):
+        self.there, self.refuses = there, refuses
+
+    def get_experiment_by_name(self, name):
+        return SimpleNamespace(experiment_id="7") if self.there else None
+
+    def create_experiment(self, name):
+        self.there = self.there or self.refuses == "as it is there"
+        if self.refuses:
+            raise RuntimeError(self.refuses)
+        return "8"
+
+
+def test_two_trainings_that_begin_at_once_have_one_experiment():
+    assert loggers._experiment(Store(True, ""), "name") == "7"
+    assert loggers._experiment(Store(False, ""), "name") == "8"
+    assert loggers._experiment(Store(False, "as it is there"), "name") == "7"
+    with pytest.raises(RuntimeError, match="no room"):
+        loggers._experiment(Store(False, "no room"), "name")
 
 
 def test_a_package_that_is_missing_is_said_before_any_work(root, monkeypatch):

@@ -217,7 +217,6 @@ def fit_fold(
     train: keras.utils.PyDataset,
     held_out: keras.utils.PyDataset,
     run: Run,
-    class_weight: Mapping[int, float] | None = None,
     verbose: int = 2,
     whole: keras.Model | None = None,
 ) -> Progress:
@@ -229,10 +228,10 @@ def fit_fold(
     not fallen for plateau_patience epochs, down to min_learning_rate), patience (see
     out_of_patience).
 
-    The run was begun (claim.begin_run); `train` has a `set_epoch`; class_weight is {class index:
-    weight in the loss}; `whole` is the net that `model` is a part of, whose weights are kept. With
-    average_weights above 0, what is scored and kept is the moving average of the weights. Raises
-    UserError when a loss is no longer a number, or the state is damaged; EndedBySignal.
+    The run was begun (claim.begin_run); `train` has a `set_epoch`; `whole` is the net that `model`
+    is a part of, whose weights are kept. With average_weights above 0, what is scored and kept is
+    the moving average of the weights. Raises UserError when a loss is no longer a number, or the
+    state is damaged; EndedBySignal.
     """
     settings, progress, save = run.settings, Progress(), partial(save_weights, whole or model)
     extra = []
@@ -257,7 +256,6 @@ def fit_fold(
                 validation_data=held_out,
                 initial_epoch=progress.epochs,
                 epochs=settings["epochs"],
-                class_weight=class_weight,
                 shuffle=False,  # the batches do it, as a function of the seed
                 callbacks=[
                     *extra,

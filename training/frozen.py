@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from misc_utils.files import partial_file
+from misc_utils.files import new_array, partial_file
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def features_of(model: keras.Model, images: np.ndarray, folder: Path, name: str)
         folder.mkdir(parents=True, exist_ok=True)
         shape = (len(images), encoder.output.shape[-1])
         with partial_file(file) as partial:
-            features = np.lib.format.open_memmap(partial, "w+", np.float32, shape)
+            features = new_array(partial, np.float32, shape)
             for start in tqdm(range(0, len(images), BATCH), "features", unit="batch"):
                 part = np.asarray(images[start : start + BATCH])
                 filled = np.zeros((BATCH, *part.shape[1:]), part.dtype)  # one shape is compiled

@@ -61,8 +61,7 @@ def _mlflow(run: Run, key: str | None) -> Opened:
     client = MlflowClient(where)
     if key is None:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or PROJECT
-        found = client.get_experiment_by_name(name)
-        experiment = found.experiment_id if found else client.create_experiment(name)
+        experiment = _experiment(client, name)
         key = client.create_run(experiment, run_name=run.name).info.run_id
         for setting, value in run.settings.items():
             client.log_param(key, setting, str(value)[:500])
@@ -74,6 +73,19 @@ def _mlflow(run: Run, key: str | None) -> Opened:
     known = client.get_metric_history(key, "loss")
     epochs = max((metric.step for metric in known), default=0)
     return Opened(write, lambda: client.set_terminated(key), key, epochs)
+
+
+def _experiment(client: Any, name: str) -> str:
+    """Id of the experiment of this name, which is made where there is none."""
+    found = client.get_experiment_by_name(name)
+    if not found:
+        try:
+            return client.create_experiment(name)
+        except Exception:  # another training that began just now has made it
+            found = client.get_experiment_by_name(name)
+            if not found:
+                raise
+    return found.experiment_id
 
 
 def _wandb(run: Run, key: str | None) -> Opened:

@@ -108,6 +108,11 @@ def plan_folds(model_data: Path, task: int, settings: Any) -> Plan:
     for name in ("wait", "freeze"):
         if settings.devices == "hosts" and getattr(settings, name, False):
             raise UserError(f"--{name} does not go with --devices hosts. Leave one of them out.")
+    monitors = TASKS[task].monitors
+    if settings.monitor not in ("auto", *monitors):
+        raise UserError(
+            f"--monitor {settings.monitor}: of task {task}, choose one of {', '.join(monitors)}."
+        )
     choose_devices(settings.devices, settings.batch_size)
     k_folds = check_fold_numbers(settings.folds, settings.num_folds)
     weights = weights_in_force(settings.backbone, settings.weights)
@@ -118,7 +123,7 @@ def plan_folds(model_data: Path, task: int, settings: Any) -> Plan:
     settings = replace(
         settings,
         loss=TASKS[task].loss if settings.loss == "auto" else settings.loss,
-        monitor=TASKS[task].monitor if settings.monitor == "auto" else settings.monitor,
+        monitor=monitors[0] if settings.monitor == "auto" else settings.monitor,
         own=resolved(settings.own),
         weights=weights,
     )
@@ -133,7 +138,7 @@ def train_folds(
     data: TrainingData,
     build: Build,
     compile_net: Compile,
-    class_weight: Callable[[np.ndarray], Mapping[int, float]] | None = None,
+    class_weights: Callable[[np.ndarray], np.ndarray] | None = None,
     chances: Callable[[np.ndarray], np.ndarray | None] | None = None,
 ) -> Iterator[TrainedFold]:
     """Train the folds of a plan one after another; each is locked until the next is asked for.
@@ -143,9 +148,9 @@ def train_folds(
 
     `build` and `compile_net` are called once for all folds (with the `cosine` schedule, whose steps
     are part of the net, once more where a fold has other steps). Of the rows to train on, int (n,),
-    `class_weight` gives {class index: weight in the loss}, and `chances` the chance with which an
-    epoch draws each, float (n,), or None: each once. With the setting `freeze` the head alone is
-    trained, on features of the encoder. UserError as in claim_run and fit_fold.
+    `class_weights` gives the weight of each class in the loss, float (C,), and `chances` the chance
+    with which an epoch draws each, float (n,), or None: each once. With the setting `freeze` the
+    head alone is trained, on features of the encoder. UserError as in claim_run and fit_fold.
     """
     settings, net = plan.settings, None
     devices = choose_devices(settings.devices, settings.batch_size)
@@ -173,7 +178,7 @@ def train_folds(
             if net.frozen:
                 name = f"{settings.backbone}_{settings.image_size}"
                 taken = features_of(net.whole, taken, plan.model_data / "features", name)
-            train, held_out = _batches(settings, data, k_fold, taken, chances)
+            train, held_out = _batches(settings, data, k_fold, taken, chances, class_weights)
             counts = f"{len(train.rows)} images to train on, {len(held_out.rows)} held out"
             size = f"{net.model.count_params():,} parameters"
             where = ", ".join(devices) or facts["device"]
@@ -184,7 +189,6 @@ def train_folds(
                 train,
                 held_out,
                 run,
-                class_weight=class_weight and class_weight(train.rows),
                 verbose=1 if sys.stdout.isatty() else 2,  # a progress bar, or a line per epoch
                 whole=net.whole,
             )
@@ -234,6 +238,7 @@ def _batches(
     k_fold: int,
     taken: np.ndarray,
     chances: Callable[[np.ndarray], np.ndarray | None] | None,
+    class_weights: Callable[[np.ndarray], np.ndarray] | None,
 ) -> tuple[Batches, Batches]:
     """Batches to train on, and of the images held out; `taken` are the images or their features."""
 
@@ -255,4 +260,5 @@ def _batches(
     train = {"augmentation": settings.augmentation, "seed": settings.seed, "training": True}
     train |= {"mix": getattr(settings, "mix", "none")}  # masks are not mixed
     train |= {"chances": chances(rows) if chances else None}
+    train |= {"class_weights": class_weights(rows) if class_weights else None}
     return batches(rows, **train), batches(held_out)
