@@ -286,16 +286,24 @@ def _scores(runs: Ensemble) -> Iterator[str]:
         yield f"### {_plain(scope.ensemble.name)}: {len(table):,} images, {held_out}{views}"
         rows = {name: [scores[name], *ends] for name, ends in scores["intervals_95"].items()}
         yield _measures(rows)
+        yield f"In brackets: 95 % intervals, by resampling {_resampled(scope, table)}."
         per_class = scores.get("per_class")
         if per_class:
             measures = list(next(iter(per_class.values())))
             cells = [[_interval(row[name]) for name in measures] for row in per_class.values()]
             head = ("class", *map(readable, measures))
             yield _table(head, [(name, *row) for name, row in zip(per_class, cells, strict=True)])
-    if found:
-        yield "In brackets: 95 % intervals, by resampling lesions."
-    else:
+    if not found:
         yield f"### {_plain(runs.name)}\n\nNot scored: `{script(runs.task, 'eval')}` was not run."
+
+
+def _resampled(scope: Scope, table: pd.DataFrame) -> str:
+    """What the intervals of these scores were found by: an image whose lesion is not known is one.
+
+    `table` has a row per image; earlier ones of masks name no lesions.
+    """
+    known = "lesion" in table and (table["lesion"] != table.index).any()
+    return f"{scope.ensemble.runs[0].group}s, with all their images" if known else "images"
 
 
 def _measures(rows: Mapping[str, Sequence[float | None]]) -> str:

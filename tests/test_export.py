@@ -448,6 +448,14 @@ def test_trainings_have_a_card_too(at_root):
     assert "BCC, basal cell carcinoma |" in card
 
 
+def test_the_card_says_what_the_intervals_were_found_by(at_root):
+    found = load.find_trained(at_root / "model_data", None, None)
+    for runs, what in ((found.segmenter, "images"), (found.classifier, "lesions, with all their")):
+        card = (runs.folder / model_card.NAME).read_text()
+        assert re.findall(r"by resampling (.*?)[.]", card.replace("\n", " ")), card
+        assert all(one.startswith(what) for one in re.findall(r"by resampling (.*?)[.]", card))
+
+
 def test_packages_that_are_missing_are_named(monkeypatch):
     monkeypatch.setattr("misc_utils.messages.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"tf2onnx, onnx, onnxruntime .*requirements-export\.txt"):
