@@ -8,7 +8,6 @@ a ValueError that says what is wrong.
 import importlib
 import io
 import struct
-import sys
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +21,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from misc_utils.errors import UserError
-from misc_utils.messages import counted, listed
+from misc_utils.messages import counted, listed, pip_install
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")  # of releases, and of crops
 # ending of a name -> the module that reads such files, and the package that has it
@@ -290,8 +289,8 @@ def import_reader(suffix: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError:
         raise ValueError(
-            f"to read {suffix} files, install {package}: {sys.executable} -m pip install "
-            f"--upgrade {package}; or save them as PNG or JPEG"
+            f"to read {suffix} files, install {package}: {pip_install('--upgrade', package)}; or "
+            f"save them as PNG or JPEG"
         ) from None
 
 
@@ -321,8 +320,8 @@ def _open_dicom(content: bytes) -> Image.Image:
         if "missing dependencies" in said:
             name = header.file_meta.TransferSyntaxUID.name
             raise ValueError(
-                f"its pixels are compressed as {name}; to read them: {sys.executable} -m pip "
-                f"install 'pylibjpeg[all]'; or save it as PNG or JPEG"
+                f"its pixels are compressed as {name}; to read them: "
+                f"{pip_install('pylibjpeg[all]')}; or save it as PNG or JPEG"
             ) from None
         raise ValueError(f"no DICOM picture that can be read ({said})") from None
     if large:

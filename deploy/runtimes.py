@@ -5,7 +5,6 @@ where the nets were compared with Keras. No Keras and no backend are needed.
 """
 
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,7 @@ import numpy as np
 
 from misc_utils.command_line import REPOSITORY, silence
 from misc_utils.errors import UserError
+from misc_utils.messages import pip_install
 
 # {name of an input: batch of it} -> the outputs that were asked for, in their order
 Run = Callable[[Mapping[str, np.ndarray]], Sequence[np.ndarray]]
@@ -44,7 +44,7 @@ def load_net(format_name: str, file: Path, content: bytes, outputs: Sequence[str
         UserError: the runtime is not installed or cannot load the net.
     """
     runtime = RUNTIMES[format_name]
-    install = f"{sys.executable} -m pip install -r {REPOSITORY / runtime.requirements}"
+    install = pip_install("-r", REPOSITORY / runtime.requirements)
     try:
         return runtime.load(content, outputs)
     except ImportError as error:

@@ -23,6 +23,7 @@ import tyro
 from misc_utils import signals, streams
 from misc_utils.errors import UserError
 from misc_utils.files import explained
+from misc_utils.messages import pip_install
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 REQUIREMENTS = {  # backend -> what installs it
@@ -184,7 +185,7 @@ def import_keras() -> None:
     except (ImportError, ValueError) as error:  # ValueError: Keras does not know the backend
         named = os.environ.get("KERAS_BACKEND", "the default")
         file = REQUIREMENTS.get(getattr(error, "name", None) or named)
-        install = f"Run `{sys.executable} -m pip install -r {file}`, or set" if file else "Set"
+        install = f"Run `{pip_install('-r', file)}`, or set" if file else "Set"
         raise UserError(
             f"Keras cannot be loaded with the backend {named} ({error}). {install} KERAS_BACKEND "
             f"to {', '.join(REQUIREMENTS)}, whichever is installed."

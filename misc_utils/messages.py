@@ -94,8 +94,10 @@ def lacking(packages: Sequence[str], requirements: str = "") -> str:
     `requirements` is a file of the repository; without it the packages themselves are named.
     """
     missing = [name for name in packages if find_spec(name) is None]
-    what = (
-        f"-r {shlex.quote(str(RUNS.parent / requirements))}" if requirements else " ".join(missing)
-    )
-    install = f"{shlex.quote(sys.executable)} -m pip install {what}"
-    return f"{', '.join(missing)} must be installed: {install}" if missing else ""
+    what = ("-r", RUNS.parent / requirements) if requirements else missing
+    return f"{', '.join(missing)} must be installed: {pip_install(*what)}" if missing else ""
+
+
+def pip_install(*words: object) -> str:
+    """A command for a message that installs packages for this Python, whatever its path."""
+    return shlex.join([sys.executable, "-m", "pip", "install", *map(str, words)])
