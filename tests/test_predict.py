@@ -509,6 +509,24 @@ def test_lesions_are_cut_as_those_that_a_net_was_trained_on(at_root, tmp_path, c
     assert "cut without a margin" in caplog.text
 
 
+def test_crops_that_were_made_again_are_refused(own_root, mixed, run_script, eagerly, blank_charts):
+    import cls_train
+    import seg_predict
+
+    crops = {"backbone": "tiny", "pred_set": "training", "format": "webp"}
+    seg_predict.main(seg_predict.Settings(**crops, margin=0.1))
+    cls_train.main(cls_train.Settings(**TINY, folds=(0,), lesion_view="crop", version="crops"))
+    flags = (mixed / "my photos/photo 0 ü.jpg", "--classifier", "tiny:crops", "--name", "cut")
+    code, _, err = run_script(predict, *flags)
+    assert code == 0, err
+    record = json.loads((own_root / "submissions/cut.json").read_text())
+    (cut,) = record["made_by"]["cut"].values()
+    assert cut == {"crop_margin": 0.1, "edge_radius": 0.05}
+    seg_predict.main(seg_predict.Settings(**crops, margin=0.3, overwrite=True))
+    code, _, err = run_script(predict, *flags)
+    assert code == 1 and "task3_training_crops.json" in err and "seg_predict.py" in err
+
+
 def test_odd_names_are_shown_as_text(at_root, drawn_data, tmp_path, run_script):
     odd = tmp_path / os.fsdecode(b"photos \xff")
     odd.mkdir()
