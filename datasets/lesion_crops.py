@@ -167,7 +167,7 @@ def load_crops(
     missing = {image_id for image_id, file in files.items() if file not in there}
     if missing:
         raise UserError(f"{folder}: no crop of {counted(missing)}. Make them again: {make}")
-    made_by = _without_lossless_format(content["made_by"])
+    made_by = without_lossless_format(content["made_by"])
     text = json.dumps(made_by, sort_keys=True).encode()
     fingerprint = hashlib.sha256(file.read_bytes() + b"\n" + text).hexdigest()
     maker = provenance.fingerprint_of_maker(made_by)
@@ -204,7 +204,7 @@ def _check_row(row: CropRow) -> None:
         raise ValueError(f"the box of {row.image} leaves its source: {tuple(row[1:])}")
 
 
-def _without_lossless_format(made_by: dict) -> dict:
+def without_lossless_format(made_by: dict) -> dict:
     """`made_by` without a lossless format: crops in two such formats count as the same crops."""
     settings = made_by.get("settings", {})
     if "format" not in settings or not FORMATS[settings["format"]].lossless:

@@ -10,7 +10,6 @@ import csv
 import io
 import logging
 import re
-import sys
 import unicodedata
 import warnings
 from collections import Counter
@@ -22,7 +21,7 @@ from pathlib import Path
 import pandas as pd
 
 from misc_utils.errors import UserError
-from misc_utils.messages import counted, listed
+from misc_utils.messages import counted, listed, pip_install
 
 log = logging.getLogger(__name__)
 
@@ -192,8 +191,8 @@ def _read_sheet(file: Path, content: bytes) -> Iterator[tuple[int, list[str]]]:
             sheets = pd.read_excel(io.BytesIO(content), sheet_name=None, **how)
     except ImportError:
         raise UserError(
-            f"{file}: to read Excel files, install openpyxl: {sys.executable} -m pip install "
-            f"openpyxl. Or save the table as CSV (in Excel: Save As, CSV UTF-8)."
+            f"{file}: to read Excel files, install openpyxl: {pip_install('openpyxl')}. Or save "
+            f"the table as CSV (in Excel: Save As, CSV UTF-8)."
         ) from None
     except Exception as error:  # openpyxl has no exception of its own for broken files
         raise UserError(f"{file}: not a whole Excel file ({error}). {SAVE}") from None

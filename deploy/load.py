@@ -161,10 +161,7 @@ def _mask_nets(runs: Ensemble | None, views: int) -> tuple[list[MaskNet], PostPr
 
 def choice_for(runs: Ensemble, views: int) -> tuned.Choice | None:
     """What was tuned for these trainings and so many views of an image; None where nothing was."""
-    try:
-        found = tuned.load_tuned(Scope(runs, "fold", views > 1))
-    except UserError as error:  # the scripts that ask here have no such flag
-        raise UserError(str(error).replace(", or give --no-tuned", "")) from None
+    found = tuned.load_tuned(Scope(runs, "fold", views > 1), has_flag=False)
     return found.chosen if found else None
 
 
@@ -189,7 +186,7 @@ def _recorded_cut(submissions: Path, member: Sequence[Run], view: str) -> Cut:
         log.warning("%s: not there, so lesions are cut without a margin", record)
         return Cut()
     made_by = provenance.read_record(record)["made_by"]
-    alike = lesion_crops._without_lossless_format(made_by)
+    alike = lesion_crops.without_lossless_format(made_by)
     try:
         run_folder.check_same_crops(member, provenance.fingerprint_of_maker(alike))
     except UserError as error:

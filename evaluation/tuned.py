@@ -114,15 +114,18 @@ def _numbers(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
     return {str(name): dict(row) for name, row in rows.to_dict("index").items()}
 
 
-def load_tuned(scope: Scope, wanted: bool = True) -> Tuned | None:
+def load_tuned(scope: Scope, wanted: bool = True, has_flag: bool = True) -> Tuned | None:
     """What write_tuned stored; None where nothing was tuned, or nothing is wanted.
+
+    `has_flag`: the script that asks has the flag --no-tuned, which messages then name.
 
     Raises UserError when it was tuned for other weights: a fold was trained since, or again.
     """
     ensemble, file = scope.ensemble, tuned_file(scope)
     if not wanted or not file.exists():
         return None
-    fix = f"Tune again ({scope.command('tune')}), delete the file, or give --no-tuned."
+    ways = ["delete the file", *(["give --no-tuned"] if has_flag else [])]
+    fix = f"Tune again ({scope.command('tune')}), or {' or '.join(ways)}."
     try:
         content = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse)
         if content["format"] != FORMAT:

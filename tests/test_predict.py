@@ -462,7 +462,7 @@ def test_tuned_values_of_other_weights_name_no_flag_that_is_not_there(own_root, 
         file.write_text("{" if damaged else json.dumps(content))
         code, _, err = run_script(predict, mixed / "my photos", "--name", "other_weights")
         assert code == 1 and str(file) in err and "cls_tune.py" in err
-        assert "delete the file." in err and "--no-tuned" not in err
+        assert "or delete the file." in err and "--no-tuned" not in err
 
 
 def with_view(member, view, maker):
