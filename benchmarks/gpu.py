@@ -129,14 +129,10 @@ class Trained:
 
         shape = (steps * settings.batch_size, settings.image_size, settings.image_size, 3)
         self.images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-        self.model, batches, class_weight = build_net(net, settings, self.images)
+        self.model, batches = build_net(net, settings, self.images)
         self.logits = logits_of(self.model)
         self.fit = lambda: self.model.fit(
-            batches,
-            class_weight=class_weight,
-            shuffle=False,
-            callbacks=[fit.set_epoch(batches)],
-            verbose=0,
+            batches, shuffle=False, callbacks=[fit.set_epoch(batches)], verbose=0
         )
         self.compile_seconds, self.batch = self._watch_first_epoch()
         self.variables = (
@@ -200,13 +196,13 @@ def bare_steps(function: Callable, variables: Sequence, batch: tuple, steps: int
 
 
 def build_net(net: str, settings: Settings, images: np.ndarray) -> tuple:
-    """Compiled net, Batches, class weights (None for a U-Net), by the scripts' default settings."""
+    """Compiled net and Batches, by the default settings of the scripts."""
     from datasets.batches import Batches
     from datasets.tasks import TASKS
     from models import classifier, losses, metrics, unet
     from training import fit
 
-    backbone, weight = net.removesuffix(CLASSIFIER), None
+    backbone, weights = net.removesuffix(CLASSIFIER), None
     common = {"image_size": settings.image_size, "weights": "none"}
     if net.endswith(CLASSIFIER):
         usual = cls_train.Settings()
@@ -214,7 +210,7 @@ def build_net(net: str, settings: Settings, images: np.ndarray) -> tuple:
         model = classifier.build_classifier(backbone, **common, **head)
         labels = np.arange(len(images)) % NUM_CLASSES
         targets = np.eye(NUM_CLASSES, dtype=np.float32)[labels]
-        weight = losses.class_weights(labels, NUM_CLASSES, usual.class_weight)
+        weights = losses.class_weights(labels, NUM_CLASSES, usual.class_weight)
         loss = losses.classification_loss(TASKS[3].loss)
         scores = metrics.classification_metrics(NUM_CLASSES)
     else:
@@ -225,8 +221,8 @@ def build_net(net: str, settings: Settings, images: np.ndarray) -> tuple:
     optimizer = fit.build_optimizer(usual.learning_rate, usual.schedule, 0)
     model.compile(optimizer, loss, metrics=scores)
     rows, options = np.arange(len(images)), {"seed": usual.seed, "workers": usual.workers}
-    options |= {"training": True, "augmentation": usual.augmentation}
-    return model, Batches(images, targets, rows, settings.batch_size, **options), weight
+    options |= {"training": True, "augmentation": usual.augmentation, "class_weights": weights}
+    return model, Batches(images, targets, rows, settings.batch_size, **options)
 
 
 def count_flop(trained: Trained) -> tuple[float, str]:

@@ -12,7 +12,7 @@ from datasets.ISIC2018 import ISIC2018
 from datasets.own_folder import BY_FOLDER, FolderDataset, part_of
 from datasets.own_settings import DESCRIPTION, NOT_TOLD, OwnFolder, flags_of, read_description
 from datasets.released import open_ham10000, open_isic2019, open_isic2020, open_ph2
-from datasets.tables import as_flag
+from datasets.tables import as_flag, same_class
 from datasets.tasks import DEFAULT
 from misc_utils.errors import UserError
 from misc_utils.messages import listed
@@ -127,11 +127,7 @@ def open_dataset(
 
 def _with_classes(own: OwnFolder, trained: Sequence[str], told_as: str) -> OwnFolder:
     """The same with the classes of a trained run, where there is one; UserError for other names."""
-    if (
-        own.classes
-        and trained
-        and {*map(str.casefold, own.classes)} != {*map(str.casefold, trained)}
-    ):
+    if own.classes and trained and {*map(same_class, own.classes)} != {*map(same_class, trained)}:
         raise UserError(
             f"{told_as}: {listed(list(own.classes))}; the run was trained on "
             f"{listed(list(trained))}. Put these back, in any order, or train a new --version."

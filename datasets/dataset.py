@@ -20,7 +20,7 @@ import pandas as pd
 from datasets import pictures
 from datasets.boxes import Box, cut_box, widen
 from datasets.cache import Cached, load_or_build
-from datasets.copies import Related, find_copies, join_lesions
+from datasets.copies import Copies, Related, find_copies, join_lesions
 from datasets.folds import limit_images, limit_labels
 from datasets.lesion_crops import Crops
 from datasets.metadata import encode
@@ -96,10 +96,11 @@ class Dataset:
         """Whether there is a table of classes for the set."""
         return False
 
-    def read_groups(
-        self, task: int, images: str = "training"
-    ) -> tuple[dict[str, str | None], Path] | None:
-        """Lesion (or patient) of each image of a set, and the table; None where it is unknown."""
+    def read_groups(self, task: int) -> tuple[dict[str, str | None], Path] | None:
+        """Lesion (or patient) of each training image, and the table; None where it is unknown.
+
+        The group of an image is None where the table does not say it.
+        """
         return None
 
     def read_pairs(self, task: int) -> list[tuple[str, str]]:
@@ -310,8 +311,7 @@ class Dataset:
         """
         files = self.list_images(task, "training")
         files = {image_id: files[image_id] for image_id in image_ids if image_id in files}
-        same = find_copies(files, files)
-        pairs = [(i, min(ids - {i})) for i, ids in same.items() if len(ids) > 1]
+        pairs = _pairs(find_copies(files, files))
         if pairs:
             folder = self.images_folder(task, "training")
             names = [f"{one} = {other}" for one, other in sorted(pairs) if one > other]
@@ -343,33 +343,39 @@ class Dataset:
 
         {image id: their ids}, for each image of the set `images`: itself (by its id, where that
         means the same image in both sets; or by the bytes of its file), and what shows the same
-        lesion or patient by the tables of both sets.
+        lesion or patient by the tables of both sets, or is a copy of such an image.
         """
         files = self.list_images(task, images)
         there = self.images_folder(trained_task, "training").is_dir()
         among = self.list_images(trained_task, "training") if there else {}
-        same, shared = find_copies(files, among), images == "training" or self.ids_shared
-        groups = self.known_groups(task, images)
-        of_group: dict[str, set[str]] = defaultdict(set)
-        if groups:
-            for image_id, group in self.known_groups(trained_task, "training").items():
-                of_group[group].add(image_id)
-        related = {}
+        found = self.read_groups(trained_task) if there else None
+        groups = found[0] if found else {}
+        copies = find_copies(among, among)
+        same = copies if files == among else find_copies(files, among)
+        pairs = _pairs(copies) + (self.read_pairs(trained_task) if there else [])
+        lesions = join_lesions({i: groups.get(i) or i for i in among}, pairs)
+        of_lesion, of_group = defaultdict(set), defaultdict(set)
+        for image_id, lesion in lesions.items():
+            of_lesion[lesion].add(image_id)
+            if groups.get(image_id) is not None:
+                of_group[groups[image_id]].add(lesion)
+        own = {} if images == "training" or not groups else self.groups_of(task, images)
+        shared, related = images == "training" or self.ids_shared, {}
         for image_id in files:
             itself = same.get(image_id, set()) | ({image_id} if shared else set())
-            others = of_group.get(groups.get(image_id), set())
-            related[image_id] = others if itself <= others else itself | others
+            known = {lesions[i] for i in itself if i in lesions}
+            parts = [of_lesion[each] for each in known | of_group.get(own.get(image_id), set())]
+            # mostly one set, which its images share, as a patient may have thousands
+            whole = len(parts) == 1 and itself <= parts[0]
+            related[image_id] = parts[0] if whole else itself.union(*parts)
         return related
 
-    def known_groups(self, task: int, images: str) -> dict[str, str]:
-        """Lesion (or patient) of each image of a set, where a table tells it."""
-        found = self.read_groups(task, images)
-        return {i: group for i, group in found[0].items() if group is not None} if found else {}
+    def groups_of(self, task: int, images: str) -> dict[str, str]:
+        """Lesion (or patient) of images of another set than training, where a table tells it.
 
-    def lesions_of(self, task: int, images: str, image_ids: Sequence[str]) -> list[str]:
-        """Of each image the lesion (or patient), or where that is not known the image itself."""
-        groups = self.known_groups(task, images)
-        return [groups.get(image_id, image_id) for image_id in image_ids]
+        Of the kind that training images are grouped by, so that the ids of both can be compared.
+        """
+        return {}
 
     def _cached(self, name: str, *build) -> Cached:
         return load_or_build(self.data_dir / "cache", prefix(self.cache_name) + name, *build)
@@ -466,6 +472,11 @@ def check_steps(steps: Sequence[str], moved: bool) -> None:
             f"--preprocess {' '.join(moving)} cuts the picture, so that masks and crops would no "
             f"longer fit it; it is for classifiers that see the whole image."
         )
+
+
+def _pairs(same: Copies) -> list[tuple[str, str]]:
+    """Each image that has copies, with the first of them."""
+    return [(i, min(ids - {i})) for i, ids in same.items() if len(ids) > 1]
 
 
 def _ending(steps: Sequence[str]) -> str:

@@ -55,6 +55,7 @@ class FolderDataset(Dataset):
         super().__init__(data_dir)
         self.name, self.parts, self.told, self.sets = name, parts, told, tuple(parts)
         self._found: dict[tuple, object] = {}
+        self._group_column: str | None = None  # set when the groups are read
         self._said: set[str] = set()
 
     def told_as(self, key: str) -> str:
@@ -257,7 +258,8 @@ class FolderDataset(Dataset):
             if taken := [name for name in classes if name in COLUMNS_OF_SCORES]:
                 raise UserError(
                     f"{file}: a class cannot be named {listed(taken)}, as tables of scores have a "
-                    f"column of this name. Rename it, such as {taken[0].title()}."
+                    f"column of this name. Rename it, such as {taken[0].title()}; a run that was "
+                    f"trained with it must be trained again."
                 )
             self._tell(sentence, True)
             self._found[key] = labels, classes
@@ -290,26 +292,39 @@ class FolderDataset(Dataset):
         sentence = f"Labels are the folders in {folder}; classes: {listed(classes)}."
         return {i: index[name.casefold()] for i, name in names.items()}, classes, sentence
 
-    def read_groups(
-        self, task: int, images: str = "training"
-    ) -> tuple[dict[str, str | None], Path] | None:
-        """Lesion or patient of each image that has a row; None without a table."""
-        part, key = self._part(images), ("groups", images)
+    def read_groups(self, task: int) -> tuple[dict[str, str | None], Path] | None:
+        """Lesion or patient of each training image that has a row; None without a table."""
+        part, key = self._part("training"), ("groups", "training")
         file = part.details or part.table
         if file in (None, BY_FOLDER):
             return None
         if key not in self._found:
-            like, training = None, images == "training"
-            if not training:  # of the kind that the training images are grouped by
-                if self.read_groups(task) is None or not file.is_file():
-                    return None
-                like = self.group
-            table, lines = self._lines(images, file)
-            groups, group = tables.read_groups(file, table, lines, self._columns, like)
-            if training:
-                self.group = group
+            table, lines = self._lines("training", file)
+            groups, column = tables.read_groups(file, table, lines, self._columns)
+            self.group, self._group_column = tables.kind_of_group(column), column
             self._found[key] = groups, file
         return self._found[key]
+
+    def groups_of(self, task: int, images: str) -> dict[str, str]:
+        """By a column as that of the training images; a warning where another kind is there."""
+        part, groups = self._part(images), {}
+        file = part.details or part.table
+        if file in (None, BY_FOLDER) or not file.is_file():
+            return {}
+        try:
+            if self.read_groups(task) is None or self._group_column is None:
+                return {}
+            table, named = self.read_table(file), self._columns
+            column = tables.image_column(file, table, named)
+            lines, _ = tables.image_ids(file, table, column, self._spellings(images), named)
+            like = tables.like_column(table, self._group_column)
+            if like is not None:
+                groups = tables.groups_in(table, lines, like)
+            elif any(tables.like_column(table, name) for name in tables.GROUP_COLUMNS):
+                raise UserError(f"{file}: no column like {self._group_column}, as in training.")
+        except UserError as error:
+            log.warning("%s So no image is known to show a %s of training.", error, self.group)
+        return {image_id: group for image_id, group in groups.items() if group is not None}
 
     def read_metadata(self, images: str) -> tuple[pd.DataFrame, Path]:
         """Age, sex and site of each image that has a row."""

@@ -185,7 +185,7 @@ class PH2(Released):
             )
         return pd.DataFrame.from_dict(rows, orient="index", columns=["image", "label"])
 
-    def read_groups(self, task: int, images: str = "training") -> None:
+    def read_groups(self, task: int) -> None:
         """None: no column says which images are of one patient."""
 
     def read_metadata(self, images: str) -> tuple[pd.DataFrame, Path]:

@@ -239,10 +239,6 @@ def find_column(
     return found[0] if found else None
 
 
-def _has_column(table: pd.DataFrame, told: str) -> bool:
-    return _folded(told).strip() in map(_folded, table.columns)
-
-
 def image_column(file: Path, table: pd.DataFrame, told: Columns = NOT_TOLD) -> str:
     """Name of the column that says which image a line is of; UserError when it is not clear."""
     column = find_column(file, table, told, IMAGE_COLUMNS, "image")
@@ -454,6 +450,11 @@ def _names_in_cells(cells: pd.Series, classes: Sequence[str]) -> pd.Series:
     return cells.map(lambda cell: "" if _folded(cell) in missing else _class_name(cell))
 
 
+def same_class(text: str) -> str:
+    """A name of a class as it is compared: upper case and ways to write accents do not count."""
+    return _folded(_class_name(text))
+
+
 def _class_name(text: str) -> str:
     """A name as it is; of a whole number written as 1.0, its digits."""
     found = WHOLE_NUMBER.fullmatch(text.strip())
@@ -461,29 +462,21 @@ def _class_name(text: str) -> str:
 
 
 def read_groups(
-    file: Path,
-    table: pd.DataFrame,
-    lines: Mapping[str, int],
-    told: Columns = NOT_TOLD,
-    like: str | None = None,
-) -> tuple[dict[str, str | None], str]:
-    """Patient or lesion of each image of `lines`, {image id: its id}, and which of both it is.
+    file: Path, table: pd.DataFrame, lines: Mapping[str, int], told: Columns = NOT_TOLD
+) -> tuple[dict[str, str | None], str | None]:
+    """Patient or lesion of each image of `lines`, {image id: its id}, and the name of the column.
 
     Of both, the column is taken that fewer images lack; the patient if no image lacks it, as images
-    of one patient are alike too; it is logged. The group of an image is None where it is not known:
-    it counts as one of its own. `like`: only a column of this kind, patient or lesion, will do, and
-    there need not be one.
+    of one patient are alike too; it is logged. None: not known, so that the image counts as one of
+    its own.
     """
     used = table.loc[list(lines.values())]
-    known = {"patient": PATIENT_COLUMNS, "lesion": LESION_COLUMNS}
-    if told.group is not None and (like is None or _has_column(table, told.group)):
+    if told.group is not None:
         column = find_column(file, table, told, (), "group")
     else:
-        kinds = known.values() if like is None else [known[like]] if told.group is None else []
-        there = filter(None, [find_column(file, table, told, names, "group") for names in kinds])
+        both = PATIENT_COLUMNS, LESION_COLUMNS
+        there = filter(None, [find_column(file, table, told, known, "group") for known in both])
         column = min(there, key=lambda name: _among(NO_GROUP, used[name]).sum(), default=None)
-    if column is None and like is not None:
-        return dict.fromkeys(lines), like
     if column is None:
         log.warning(
             "%s: no column of patients or lesions, so each image counts as one of its own. If "
@@ -491,14 +484,32 @@ def read_groups(
             file,
             told.told_as("group_column"),
         )
-        return dict.fromkeys(lines), "lesion"
+        return dict.fromkeys(lines), None
     log.info("%s: images are kept together by the column %s", file, column)
-    unknown = _among(NO_GROUP, used[column])
-    alone = [image_id for image_id, line in lines.items() if unknown[line]]
+    groups = groups_in(table, lines, column)
+    alone = [image_id for image_id, group in groups.items() if group is None]
     if alone:
         log.warning("%s: no %s, each counts as one of its own: %s", file, column, counted(alone))
-    groups = {i: None if unknown[line] else used.at[line, column] for i, line in lines.items()}
-    return groups, "patient" if "patient" in _plain(column) else "lesion"
+    return groups, column
+
+
+def groups_in(table: pd.DataFrame, lines: Mapping[str, int], column: str) -> dict[str, str | None]:
+    """What a column of patients or lesions says of each image of `lines`; None: nothing."""
+    unknown = _among(NO_GROUP, table[column])
+    return {i: None if unknown[line] else table.at[line, column] for i, line in lines.items()}
+
+
+def kind_of_group(column: str | None) -> str:
+    """Whether a column, by its name, holds patients or lesions: `patient`, `lesion`."""
+    return "patient" if column and "patient" in _plain(column) else "lesion"
+
+
+def like_column(table: pd.DataFrame, column: str) -> str | None:
+    """The column of another table that holds what `column` does, by its name; None: none does."""
+    names = {_plain(column)}
+    for known in map(set, (map(_plain, PATIENT_COLUMNS), map(_plain, LESION_COLUMNS))):
+        names |= known if names <= known else set()
+    return next((name for name in table.columns if _plain(name) in names), None)
 
 
 def read_metadata(file: Path, table: pd.DataFrame, lines: Mapping[str, int]) -> pd.DataFrame:

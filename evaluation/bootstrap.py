@@ -1,4 +1,4 @@
-"""Confidence intervals by resampling what is independent: lesions, for Task 1 images.
+"""Confidence intervals by resampling what is independent: lesions, or images.
 
 Enters: scores or probabilities of N images and the lesion each shows. Leaves: tables with a value
 and the ends of its 95 % interval (Efron's percentile method). An interval says what other images of

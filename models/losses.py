@@ -1,7 +1,7 @@
 """Tables of losses and of class weights.
 
 In: the name of a row (readable without loading Keras). Out: a loss for `compile(loss=...)`, or
-weights for `fit(class_weight=...)`. Truth is float32: masks {0,1} (B,S,S,C), one-hot labels (B,C);
+a weight for each class. Truth is float32: masks {0,1} (B,S,S,C), one-hot labels (B,C);
 predictions are probabilities 0..1 of the same shape.
 """
 

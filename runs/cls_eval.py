@@ -71,11 +71,10 @@ def main(settings: Settings) -> dict[str, float]:
     # 3 score
     truth = np.array([labels[image_id] for image_id in image_ids])
     probability = calibration.blend(log_probability, chosen)
-    lesions = [ensemble.lesions[image_id] for image_id in image_ids if scope.held_out]
-    lesions = lesions or dataset.lesions_of(3, scope.images_set, image_ids)
+    lesions = ensemble.lesions if scope.held_out else dataset.groups_of(3, scope.images_set)
     table = pd.DataFrame(
         {
-            "lesion": lesions,
+            "lesion": [lesions.get(image_id, image_id) for image_id in image_ids],
             "fold": [to_score.fold_of[image_id] for image_id in image_ids],
             "truth": [classes[label] for label in truth],
             **dict(zip(classes, probability.T, strict=True)),

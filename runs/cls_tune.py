@@ -4,6 +4,7 @@ python3 runs/cls_tune.py --backbone densenet121
 python3 runs/cls_tune.py --backbone densenet121 --ensemble vgg16:0 --decision-weights
 """
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,6 +13,8 @@ import paths  # isort: skip  (the repository on sys.path)
 from misc_utils import command_line
 from misc_utils.errors import UserError
 from models.backbones import BACKBONES
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,11 @@ def main(settings: Settings) -> dict[str, float]:
     to_score = images_to_score(ensemble, "fold", list(folds.index))
     logits = kept_logits.gather_logits(scope, to_score, inputs=None)
     folds = folds.loc[to_score.image_ids]
-    labels = open_dataset_of(ensemble, paths.data_dir()).known_labels("training")
+    try:
+        labels = open_dataset_of(ensemble, paths.data_dir()).known_labels("training")
+    except UserError as error:
+        log.warning("%s Tuned by the labels of then, as folds.csv has them.", error)
+        labels = {}
     truth = np.array([labels.get(i, label) for i, label in folds["label"].items()])
     part = calibration.parts_of(folds["fold"], folds["lesion"])
     if len(np.unique(part)) < 2:

@@ -88,8 +88,8 @@ def main(settings: Settings) -> dict[str, float]:
         score, measure = attribute_scoring.count_table, attribute_scoring.score_attributes
     table = score(image_ids, truth_of, masks_for, channels, described)
     table.insert(0, "fold", [to_score.fold_of[image_id] for image_id in table.index])
-    lesions = [ensemble.lesions[image_id] for image_id in image_ids if scope.held_out]
-    table.insert(1, "lesion", lesions or dataset.lesions_of(task, scope.images_set, image_ids))
+    lesions = ensemble.lesions if scope.held_out else dataset.groups_of(task, scope.images_set)
+    table.insert(1, "lesion", [lesions.get(image_id, image_id) for image_id in table.index])
     overall = measure(table, bootstrap.resample(list(table["lesion"])))
     means = overall["value"].to_dict()
 

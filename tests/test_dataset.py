@@ -76,3 +76,14 @@ def test_steps_that_move_the_picture_are_for_whole_images():
         check_steps(("shades_of_grey", "crop_borders"), moved=False)
     with pytest.raises(UserError, match="twice"):
         check_steps(("remove_hair", "remove_hair"), moved=True)
+
+
+def test_task_1_needs_no_table_of_lesions(root):
+    """Which images of Task 3 a net of Task 1 knows: themselves, were they in both."""
+    dataset = open_dataset(root / "data")
+    for file in (root / "data").rglob("*LesionGroupings.csv"):
+        file.unlink()
+    related = dataset.find_related(3, "training", trained_task=1)
+    assert related and all(ids == {image_id} for image_id, ids in related.items())
+    with pytest.raises(UserError, match="LesionGroupings"):
+        dataset.find_related(3, "training", trained_task=3)

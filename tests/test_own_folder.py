@@ -832,7 +832,7 @@ def two_sets(place):
     return folder
 
 
-def test_what_belongs_together_in_two_sets(two_sets):
+def test_what_belongs_together_in_two_sets(two_sets, caplog):
     def related(set_name):
         return open_dataset(two_sets.parent, "mine").find_related(3, set_name, 3)
 
@@ -840,14 +840,37 @@ def test_what_belongs_together_in_two_sets(two_sets):
     # patient named as an image
     assert related("training")["4"] == {"4", "5"}
     assert related("test") == {"0": set(), "1": set(), "2": set(), "3": set()}
-    # the same picture under the same name, or another one; a patient of both sets
+    # the same picture under the same name, or another one, and its patient; a patient of both sets
     shutil.copy(two_sets / "train" / "0.png", two_sets / "test" / "0.png")
     shutil.copy(two_sets / "train" / "7.png", two_sets / "test" / "1.png")
     write(two_sets / "test.csv", "image,label,patient\n0,nv,5\n1,mel,5\n2,nv,103\n3,mel,\n")
-    assert related("test") == {"0": {"0"}, "1": {"7"}, "2": {"6", "7"}, "3": set()}
-    # lesions in the other table are no patients
-    write(two_sets / "test.csv", "image,label,lesion\n0,nv,5\n1,mel,5\n2,nv,103\n3,mel,\n")
+    assert related("test") == {"0": {"0", "1"}, "1": {"6", "7"}, "2": {"6", "7"}, "3": set()}
+    # lesions in the other table are no patients, and rows without an image are no error
+    write(two_sets / "test.csv", "image,label,lesion\n0,nv,5\n1,mel,5\n2,nv,103\n9,mel,\n")
     assert related("test")["2"] == set()
+    assert "no column like patient, as in training. So no image is known to show a" in caplog.text
+    write(two_sets / "test.csv", "image,Patienten-ID\n2,103\n9,5\n")
+    assert related("test")["2"] == {"6", "7"}
+    # copies bring in the patient of the other file
+    shutil.copy(two_sets / "train" / "3.png", two_sets / "train" / "9.png")
+    assert related("training")["2"] == {"2", "3", "8", "9"}
+
+
+def test_what_belongs_together_without_training_images(place, monkeypatch):
+    """A net is used where the images that it was trained on are not."""
+    data = place.parent / "root" / "data"
+    put(data, "ISIC_2020_Test_Input/ISIC_0052060.jpg")
+    write(data / "ISIC_2020_Test_Metadata.csv", "image,patient\nISIC_0052060,IP_1\nISIC_1,IP_2\n")
+    related = open_dataset(data, "isic2020").find_related(3, "test", 3)
+    assert related == {"ISIC_0052060": {"ISIC_0052060"}}
+    put(data, "train/ISIC_2.jpg", "train/ISIC_3.jpg")
+    lines = "ISIC_2,IP_1,benign\nISIC_3,IP_3,benign\n"
+    write(
+        data / "ISIC_2020_Training_GroundTruth.csv",
+        "image_name,patient_id,benign_malignant\n" + lines,
+    )
+    related = open_dataset(data, "isic2020").find_related(3, "test", 3)
+    assert related == {"ISIC_0052060": {"ISIC_0052060", "ISIC_2"}}
 
 
 def test_patients_of_a_test_set(two_sets, place, run_script):

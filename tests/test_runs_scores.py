@@ -202,7 +202,7 @@ def test_out_of_fold_classes_are_those_that_were_scored(root, no_nets):
     assert table.to_numpy() == pytest.approx(scored.loc[table.index, table.columns].to_numpy())
 
 
-def test_classes_are_tuned_by_the_labels_that_are_scored(root, monkeypatch):
+def test_classes_are_tuned_by_the_labels_that_are_scored(root, monkeypatch, caplog):
     """A label may have been corrected since the training."""
     file = root / "data/ISIC2018_Task3_Training_GroundTruth/ISIC2018_Task3_Training_GroundTruth.csv"
     table = pd.read_csv(file).set_index("image")
@@ -219,6 +219,12 @@ def test_classes_are_tuned_by_the_labels_that_are_scored(root, monkeypatch):
     monkeypatch.setattr(calibration, "fit_blend", noted)
     cls_tune.main(cls_tune.Settings("tiny"))
     assert seen[0][sorted(table.index).index(first)] == (before + 1) % 7  # of all folds together
+    # where that table is no longer there, by those of then
+    (file.parent / file.name).write_text("image\nx\n")
+    seen.clear()
+    cls_tune.main(cls_tune.Settings("tiny"))
+    assert seen[0][sorted(table.index).index(first)] == before
+    assert "Tuned by the labels of then" in caplog.text
 
 
 @pytest.mark.parametrize("task", [1, 3])

@@ -419,16 +419,17 @@ def test_groups(opened, caplog, text, told, groups, said):
     assert re.search(said, caplog.text)
 
 
-def test_groups_of_another_set_are_of_the_same_kind(opened, caplog):
-    text = "image,lesion_id,patient_id\na,L,P\nb,,P\n"
-    assert read_groups(*opened(text), like="patient")[0] == {"a": "P", "b": "P"}
-    assert read_groups(*opened(text), like="lesion")[0] == {"a": "L", "b": None}
-    nothing = dict.fromkeys("ab")
-    assert read_groups(*opened("image,patient\na,P\nb,P\n"), like="lesion")[0] == nothing
-    for columns in ("x", "patient"):  # of which none is the one that was told
-        table = opened(f"image,{columns}\na,P\nb,P\n")
-        assert read_groups(*table, Columns(group="who"), "lesion")[0] == nothing
-    assert "no column of patients" not in caplog.text
+def test_columns_of_another_table_that_hold_the_same(opened):
+    def like(columns, column):
+        return tables.like_column(opened(f"image,{columns}\na,1,2\n")[1], column)
+
+    assert like("x,Patient", "patient_id") == "Patient" and like("x,WHO", "who") == "WHO"
+    assert like("x,lesion_id", "patient_id") is None and like("x,lesion_id", "who") is None
+    assert [tables.kind_of_group(name) for name in ("Patient-ID", "who", None)] == [
+        "patient",
+        "lesion",
+        "lesion",
+    ]
 
 
 def test_messages_name_what_was_told_where_it_was_told(opened, write):
@@ -557,10 +558,7 @@ def test_no_other_error_comes_of_damaged_files(write, seed):
 
 
 def test_of_patients_or_of_lesions(opened):
-    for text, group in (
-        ("image,patient_id\na,1\n", "patient"),
-        ("image,lesion_id\na,1\n", "lesion"),
-    ):
-        assert read_groups(*opened(text)) == ({"a": "1"}, group)
-    assert read_groups(*opened("image,who\na,1\n"), Columns(group="who"))[1] == "lesion"
-    assert read_groups(*opened("image,dx\na,1\n"))[1] == "lesion"
+    for column in ("patient_id", "lesion_id"):
+        assert read_groups(*opened(f"image,{column}\na,1\n")) == ({"a": "1"}, column)
+    assert read_groups(*opened("image,WHO\na,1\n"), Columns(group="who"))[1] == "WHO"
+    assert read_groups(*opened("image,dx\na,1\n"))[1] is None

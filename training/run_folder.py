@@ -309,10 +309,10 @@ def check_unseen(
     if not image_ids:
         raise UserError("no image to score; raise --limit.")
     trained, related = set(training_images(folds, k_fold)), related or {}
-    seen = {i: related.get(i, {i}) & trained for i in sorted(image_ids)}
-    seen = {image_id: sorted(names) for image_id, names in seen.items() if names}
+    seen = [i for i in sorted(image_ids) if not trained.isdisjoint(related.get(i, {i}))]
     if seen:
-        first, names = next(iter(seen.items()))
+        first = seen[0]
+        names = sorted(related.get(first, {first}) & trained)
         same = "" if first in names else f" (the same picture, lesion or patient as {names[0]})"
         raise UserError(
             f"the net of fold {k_fold} trained on {len(seen)} of the images to score, such as "

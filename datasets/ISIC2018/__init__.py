@@ -48,12 +48,10 @@ class ISIC2018(Dataset):
         """Whether there is a table of classes for the set."""
         return raw.labels_file(self.data_dir, images).exists()
 
-    def read_groups(
-        self, task: int, images: str = "training"
-    ) -> tuple[dict[str, str | None], Path] | None:
-        """Lesions of the training images of Task 3; of others they are not known."""
+    def read_groups(self, task: int) -> tuple[dict[str, str | None], Path] | None:
+        """Lesions of Task 3; which Task 1 images show the same lesion is not known."""
         file = raw.groups_file(self.data_dir)
-        return (raw.read_groups(file), file) if (task, images) == (3, "training") else None
+        return (raw.read_groups(file), file) if task == 3 else None
 
     def read_metadata(self, images: str) -> tuple[pd.DataFrame, Path]:
         """From HAM10000_metadata.csv in `data/`: the release of the challenge has none."""
