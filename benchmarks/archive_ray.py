@@ -114,8 +114,8 @@ def by_ray(bundle: str, images: str, out: str, actors: str) -> None:
             self.predictor = load_bundle(read_bundle(Path(bundle)))
 
         def __call__(self, batch: dict) -> dict:
+            from archives.parts import row_of
             from deploy.ask import Asked
-            from deploy.parts import row_of
 
             said = self.predictor.predict_batch(list(batch["image"]))
             sources = [type("Source", (), {"name": path, "shown": path}) for path in batch["path"]]

@@ -29,7 +29,7 @@ def main(settings: Settings) -> dict[str, int]:
 
     if said := lacking(("pyarrow",), "requirements-archive.txt"):
         raise UserError(f"for archives, {said}")
-    from deploy import merge, shards
+    from archives import merge, shards
 
     # 1 what there is
     submissions = paths.submissions_dir()

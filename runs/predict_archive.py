@@ -53,7 +53,8 @@ def main(settings: Settings) -> dict[str, int]:
 
     if said := lacking(("pyarrow",), "requirements-archive.txt"):
         raise UserError(f"for archives, {said}")
-    from deploy import archive, parts, shards
+    from archives import parts, shards
+    from deploy import archive
     from deploy.ask import ask
 
     # 1 which nets, which images

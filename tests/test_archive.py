@@ -30,7 +30,8 @@ from misc_utils.errors import UserError
 pa = pytest.importorskip("pyarrow")
 import pyarrow.parquet as pq  # noqa: E402
 
-from deploy import archive, listing, merge, parts, shards  # noqa: E402
+from archives import listing, merge, parts, shards  # noqa: E402
+from deploy import archive  # noqa: E402
 
 SIDE = 8  # of what the nets see
 

@@ -12,9 +12,9 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from archives.listing import check_same, read_listing, write_listing
+from archives.parts import Parts
 from deploy.archive import Archive
-from deploy.listing import check_same, read_listing, write_listing
-from deploy.parts import Parts
 from misc_utils import provenance
 from misc_utils.errors import UserError
 from misc_utils.files import is_locked, locked

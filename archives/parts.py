@@ -15,9 +15,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from archives.listing import Listing
 from deploy import answers
 from deploy.ask import Asked
-from deploy.listing import Listing
 from misc_utils.files import PARTIAL, partial_file, sha256
 
 BOX = ("box_top", "box_left", "box_height", "box_width")

@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 from pyarrow.csv import CSVWriter
 from tqdm import tqdm
 
+from archives.parts import PROBABILITY, PartError, Parts, mask_name
+from archives.shards import Shard
 from datasets.pictures import read_image, read_mask
 from deploy import answers
 from deploy.archive import Archive, as_text, open_archive, pictures
-from deploy.parts import PROBABILITY, PartError, Parts, mask_name
-from deploy.shards import Shard
 from misc_utils.errors import UserError
 from misc_utils.files import partial_file, write_text
 from misc_utils.messages import listed
