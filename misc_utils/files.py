@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import re
+import shutil
 import time
 import uuid
 from collections.abc import Iterator
@@ -120,6 +121,10 @@ def new_array(file: Path, dtype: np.dtype | type, shape: tuple[int, ...]) -> np.
 
 def take_room(file: Path, size: int) -> None:
     """Reserve `size` bytes on the disk for a file; OSError when there is not enough space."""
+    if not hasattr(os, "posix_fallocate"):  # macOS: whether there is room can only be asked
+        if shutil.disk_usage(file.parent).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+        return
     with file.open("ab") as opened:
         os.posix_fallocate(opened.fileno(), 0, size)
 

@@ -78,7 +78,8 @@ def plan_steps(settings: Settings) -> list[tuple[str, ...]]:
     segment = ("--epochs", str(settings.segmentation_epochs), "--learning-rate", "3e-3")
     classify = ("--epochs", str(settings.classification_epochs), "--learning-rate", "2e-3")
     on_test = (*again, "--pred-set", "test")
-    photographs = str(settings.root.expanduser().resolve() / "data/ISIC2018_Task3_Validation_Input")
+    photographs = settings.root.expanduser().resolve() / "data/ISIC2018_Task3_Validation_Input"
+    asked = (str(photographs), "--name", "photographs")
     return [
         ("Train a small U-Net on Task 1", "seg_train.py", *train, *segment),
         ("Score it on the lesions it did not see", "seg_eval.py", *net, "--k-fold", "all"),
@@ -90,7 +91,7 @@ def plan_steps(settings: Settings) -> list[tuple[str, ...]]:
         ("Score it on the lesions it did not see", "cls_eval.py", *net, "--k-fold", "all"),
         ("Calibrate it on them", "cls_tune.py", *net),
         ("Classify the Task 3 test set", "cls_predict.py", *on_test),
-        ("Ask both nets about images in a folder", "predict.py", photographs, "--overwrite"),
+        ("Ask both nets about images in a folder", "predict.py", *asked, "--overwrite"),
         ("Export both as files that answer without Keras", "export.py", "--overwrite"),
     ]
 
@@ -123,7 +124,7 @@ def show_folders(root: Path, with_bundle: bool) -> None:
         ("crops", "submissions/task3_training_crops"),
         ("classes", "submissions/task3_test_submission.csv"),
         ("pages", "submissions/task3_test_browse/index.html"),
-        ("answers", "submissions/predictions/index.html"),
+        ("answers", "submissions/photographs/index.html"),
         ("bundle", "submissions/bundle"),
         ("reports", "model_data/task1_tiny_v0/task1_tiny_v0_report_fold.html"),
         ("", "model_data/task3_tiny_v0/task3_tiny_v0_report_fold.html"),

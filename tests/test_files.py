@@ -163,3 +163,12 @@ def test_a_link_to_nothing_is_named(tmp_path):
     with pytest.raises(FileExistsError) as error, files.locked(tmp_path / "model_data", "work"):
         pass
     assert "model_data: exists, but is not a folder" in files.explained(error.value)
+
+
+def test_room_is_asked_for_where_it_cannot_be_reserved(tmp_path, monkeypatch):
+    """As on macOS."""
+    monkeypatch.delattr(os, "posix_fallocate")
+    files.take_room(tmp_path / "small", 10)
+    with pytest.raises(OSError, match="No space left on device") as error:
+        files.take_room(tmp_path / "large", shutil.disk_usage(tmp_path).total + 1)
+    assert error.value.errno == errno.ENOSPC and error.value.filename == str(tmp_path / "large")
