@@ -73,6 +73,7 @@ class Crops:
     files: dict[str, Path]  # the crop of each image of the table
     fingerprint: str  # of crops.csv and of what made it
     maker: str  # of nets and settings only: equal for crops of two sets made the same way
+    cut: dict[str, float]  # margin and edge_radius that the lesions were cut with, where recorded
 
 
 def crop_folder(task: int, images: str, edge: str = "hard", dataset: str = DEFAULT) -> str:
@@ -171,7 +172,8 @@ def load_crops(
     text = json.dumps(made_by, sort_keys=True).encode()
     fingerprint = hashlib.sha256(file.read_bytes() + b"\n" + text).hexdigest()
     maker = provenance.fingerprint_of_maker(made_by)
-    return Crops(folder, table.set_index("image"), files, fingerprint, maker)
+    cut = cut_of(content["made_by"])
+    return Crops(folder, table.set_index("image"), files, fingerprint, maker, cut)
 
 
 def _read_crops_table(file: Path, fix: str) -> pd.DataFrame:
@@ -202,6 +204,12 @@ def _check_row(row: CropRow) -> None:
     inside = 0 <= row.top < row.top + row.height <= row.source_height
     if not inside or not 0 <= row.left < row.left + row.width <= row.source_width:
         raise ValueError(f"the box of {row.image} leaves its source: {tuple(row[1:])}")
+
+
+def cut_of(made_by: dict) -> dict[str, float]:
+    """The settings of these that say how a lesion is cut: margin, and edge_radius where soft."""
+    settings = made_by.get("settings", {})
+    return {key: settings[key] for key in ("margin", "edge_radius") if key in settings}
 
 
 def without_lossless_format(made_by: dict) -> dict:

@@ -8,6 +8,8 @@ Enters: a Predictor, images by name. Leaves, in one folder of submissions/: `mas
 import csv
 import io
 import json
+import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -29,6 +31,8 @@ from misc_utils.files import partial_file, sha256, write_text
 from misc_utils.messages import counted
 from reports import figures
 from reports.pages import format_score, render
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 # of pictures, each a folder
@@ -52,11 +56,15 @@ def waiting(result: ResultFolder, sources: Sequence[Picture]) -> list[Picture]:
     """The images that are to be asked, which are done no more; what is there of others stays.
 
     UserError where there are answers for images that are not among the sources: they would be
-    neither in the tables nor on the page.
+    neither in the tables nor on the page. Those whose files are gone are, with a warning.
     """
-    named = {source.shown for source in sources}
-    others = {row["path"] for row in result.journal.rows.values()} - named
-    if others:
+    named = {os.path.abspath(source.shown) for source in sources}
+    there = {row["path"] for row in result.journal.rows.values()}
+    others = {path for path in there if os.path.abspath(path) not in named}
+    gone = {path for path in others if not _is_there(Path(path))}
+    if gone:
+        log.warning("no longer there, so left out of tables and page: %s", counted(gone))
+    if others := others - gone:
         raise UserError(
             f"{result.folder} holds answers for images that are not named now: {counted(others)}. "
             f"Name them too, choose another --name, or start again with --overwrite."
@@ -66,10 +74,15 @@ def waiting(result: ResultFolder, sources: Sequence[Picture]) -> list[Picture]:
     return found
 
 
+def _is_there(path: Path) -> bool:
+    """Whether there is such a file, or a zip archive that it was in."""
+    return path.is_file() or any(folder.is_file() for folder in path.parents)
+
+
 def _is_done(result: ResultFolder, source: Picture) -> bool:
     """Whether the answer for an image is there, of the same content, with all its files."""
     row = result.journal.rows.get(source.name)
-    if row is None or row["path"] != source.shown:
+    if row is None or os.path.abspath(row["path"]) != os.path.abspath(source.shown):
         return False
     if "reason" in row:  # it is tried again: what lacked, such as a package, may be there now
         _, digest, image = read(source)

@@ -214,8 +214,14 @@ class _Folder(_Files):
             raise UserError(
                 f"{os.fsdecode(folder)}: this link leads back to a folder that it is in. Remove it."
             )
-        with os.scandir(folder) as found:
-            inside = sorted((one.name, _is_folder(one)) for one in found)
+        try:
+            with os.scandir(folder) as found:
+                inside = sorted((one.name, _is_folder(one)) for one in found)
+        except PermissionError:
+            raise UserError(
+                f"{as_text(folder)}: no permission to look into this folder. Change its "
+                f"permissions, or name the folders and files that are wanted."
+            ) from None
         for name, is_folder in inside:
             path = os.path.join(below, name)
             if is_folder:
@@ -367,7 +373,7 @@ class _Zip(_Container):
         info = self.zip.infolist()[entry.position]
         try:
             with _told_apart(self.path), self.zip.open(info) as stream:
-                return stream.read()
+                return stream.read(entry.size)  # whatever a damaged one unpacks to
         except (*DAMAGES, RuntimeError) as error:
             raise ValueError(f"cannot be unpacked ({error})") from None
 

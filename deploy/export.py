@@ -24,7 +24,7 @@ from datasets.pictures import read_original
 from deploy import litert_file, onnx_file
 from deploy.answers import NOT_FOR_DIAGNOSIS
 from deploy.bundle import CLASS_OUTPUTS, DESCRIPTION, FORMAT, MASK_OUTPUTS, is_whole
-from deploy.load import Trained, choice_for
+from deploy.load import Trained, choice_for, how_cut
 from deploy.nets import TAKES, ClassNet, MaskNet
 from deploy.predictor import Predictor
 from deploy.runtimes import RUNTIMES
@@ -198,6 +198,8 @@ def _about_classes(
     trainings = _trainings(runs)
     nets = [written(net) | {"training": trainings[net.name]} for net in predictor.class_nets]
     about = {"name": runs.name, "classes": list(runs.classes), "trainings": runs.labels}
+    cuts = {net.cut for net in predictor.class_nets}
+    about |= asdict(cuts.pop()) if len(cuts) == 1 else {}  # where earlier code looks for it
     return about | {"by_views": by_views, "nets": nets}
 
 
@@ -257,6 +259,15 @@ def tuned_values(trained: Trained) -> dict[str, Any]:
         }
         for runs in trained.both
     }
+
+
+def cuts_of_lesions(root: Path, trained: Trained) -> dict[str, Any]:
+    """How each classifier that sees the lesion alone takes it cut, as JSON takes it."""
+    if trained.classifier is None:
+        return {}
+    cuts = how_cut(root / "submissions", trained.classifier)
+    seen = {run.name: run.settings["lesion_view"] for run in trained.classifier.runs}
+    return {name: asdict(cut) for name, cut in cuts.items() if seen[name] != "whole"}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ all folds that were trained, with the tuned values there are.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -166,21 +166,27 @@ def choice_for(runs: Ensemble, views: int) -> tuned.Choice | None:
 
 
 def how_cut(submissions: Path, runs: Ensemble) -> dict[str, Cut]:
-    """{name of a run: how the lesions that it was trained on were cut}, as their records say.
+    """{name of a run: how the lesions that it was trained on were cut}.
 
-    Raises UserError where such a record is of other crops.
+    As the run says it; one of earlier code does not, so that the record of the crops is asked.
+    Raises UserError where that is of other crops.
     """
     cuts = {}
     for member in runs.members:
         view = run_folder.shared_setting(member, "lesion_view")
-        cut = Cut() if view == "whole" else _recorded_cut(submissions, member, view)
-        cuts |= {run.name: cut for run in member}
+        for run in member:
+            if view == "whole":
+                cuts[run.name] = Cut()
+            elif run.crops_cut is not None:
+                cuts[run.name] = _cut(run.crops_cut)
+            else:
+                cuts[run.name] = _recorded_cut(submissions, run, view)
     return cuts
 
 
-def _recorded_cut(submissions: Path, member: Sequence[Run], view: str) -> Cut:
+def _recorded_cut(submissions: Path, run: Run, view: str) -> Cut:
     edge = "feather" if view == "feather" else "hard"
-    name = lesion_crops.crop_folder(3, "training", edge, member[0].dataset)
+    name = lesion_crops.crop_folder(3, "training", edge, run.dataset)
     record = provenance.record_of(submissions, name)
     if not record.exists():
         log.warning("%s: not there, so lesions are cut without a margin", record)
@@ -188,11 +194,15 @@ def _recorded_cut(submissions: Path, member: Sequence[Run], view: str) -> Cut:
     made_by = provenance.read_record(record)["made_by"]
     alike = lesion_crops.without_lossless_format(made_by)
     try:
-        run_folder.check_same_crops(member, provenance.fingerprint_of_maker(alike))
+        run_folder.check_same_crops([run], provenance.fingerprint_of_maker(alike))
     except UserError as error:
         raise UserError(f"{record}: {error}") from None
-    settings = made_by.get("settings", {})
-    kept = {"crop_margin": "margin", "edge_radius": "edge_radius"}  # as Cut and the script say
+    return _cut(lesion_crops.cut_of(made_by))
+
+
+def _cut(settings: Mapping[str, float]) -> Cut:
+    """Of settings of seg_predict.py; what is not said is as there."""
+    kept = {"crop_margin": "margin", "edge_radius": "edge_radius"}
     return Cut(**{name: settings[key] for name, key in kept.items() if key in settings})
 
 

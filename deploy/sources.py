@@ -81,13 +81,15 @@ def _read_inside(file: Path) -> bytes:
 def _named(found: Iterator[Found]) -> Iterator[Picture]:
     """Short names; one that another image has already gets a number."""
     taken: set[str] = set()
+    last: dict[str, int] = {}  # number that a stem had
     for shown, read in found:
         stem = re.sub(r"[^\w-]+", "_", Path(shown).stem).strip("_")
         # bytes, as disks count them; what is before and behind a name must find room too
         stem = stem.encode()[:LONGEST].decode(errors="ignore") or "image"
-        name, number = stem, 1
+        name, number = stem, last.get(stem.casefold(), 1)
         while name.casefold() in taken:
             number += 1
             name = f"{stem}-{number}"
         taken.add(name.casefold())
+        last[stem.casefold()] = number
         yield Picture(name, shown, read)

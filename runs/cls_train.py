@@ -147,7 +147,7 @@ def train(plan, dataset) -> None:
     label = np.array([labels[image_id] for image_id in images.image_ids])
     targets = np.eye(num_classes, dtype=np.float32)[label]
     facts = {"classes": list(classes), "group": dataset.group}
-    facts |= {"crops_maker": crops.maker if crops else None}
+    facts |= {"crops_maker": crops and crops.maker, "crops_cut": crops and crops.cut}
     facts |= {"sites": list(sites)} if sites is not None else {}
     data = TrainingData(inputs, targets, folds, facts)
 

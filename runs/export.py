@@ -59,6 +59,8 @@ def main(settings: Settings) -> dict:
         del used["format"]
     made_by = {"settings": used, "weights": found.weight_hashes, "format": bundle.FORMAT}
     made_by["tuned"] = export.tuned_values(found)
+    if cuts := export.cuts_of_lesions(paths.root(), found):
+        made_by["cut"] = cuts
     submissions, folder = paths.submissions_dir(), paths.submissions_dir() / settings.name
     use = f"to use it: {command('predict.py', 'photos/', '--bundle', folder)}"
     with provenance.claimed(submissions, settings.name):

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sys
+import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -272,6 +273,14 @@ def test_a_folder_is_looked_through_as_an_archive_is(tmp_path):
         sources.find_sources([str(tmp_path / "photos")])
 
 
+def test_many_images_of_one_name_are_numbered_in_no_time(tmp_path):
+    found = ((f"{k}/image.jpg", None) for k in range(20_000))
+    began = time.perf_counter()
+    names = [one.name for one in sources._named(found)]
+    assert names[0] == "image" and names[-1] == "image-20000" and len(set(names)) == 20_000
+    assert time.perf_counter() - began < 10  # it was more than a minute
+
+
 def test_a_folder_that_cannot_be_listed_ends_the_command(tmp_path, monkeypatch):
     (tmp_path / "closed").mkdir()
     (tmp_path / "a.png").touch()
@@ -283,7 +292,7 @@ def test_a_folder_that_cannot_be_listed_ends_the_command(tmp_path, monkeypatch):
         return scandir(folder)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(PermissionError, match="closed"):
+    with pytest.raises(UserError, match="closed: no permission to look into this folder"):
         sources.find_sources([str(tmp_path)])
 
 
@@ -398,6 +407,22 @@ def test_other_images_are_refused_or_have_a_place_of_their_own(at_root, mixed, r
     assert len(rows_of(at_root, "two")) == 1
 
 
+def test_the_same_images_by_another_path_and_without_one(
+    at_root, mixed, run_script, monkeypatch, caplog
+):
+    photos = mixed / "my photos"
+    one, other = photos / "photo 0 ü.jpg", photos / "sub/photo 0 ü.png"
+    assert run_script(predict, one, other, "--name", "paths")[0] == 0
+    monkeypatch.chdir(photos)
+    code, out, err = run_script(predict, "photo 0 ü.jpg", f"./sub/{other.name}", "--name", "paths")
+    assert code == 0 and "2 of 2 are there already" in out, err
+    other.unlink()
+    code, out, err = run_script(predict, one, "--name", "paths")
+    assert code == 0 and "1 of 1 are there already" in out
+    assert f"left out of tables and page: 1: {other}" in caplog.text
+    assert len(rows_of(at_root, "paths")) == 1
+
+
 def test_while_an_image_is_asked_again_the_results_are_not_complete(
     at_root, mixed, run_script, monkeypatch
 ):
@@ -509,7 +534,7 @@ def test_lesions_are_cut_as_those_that_a_net_was_trained_on(at_root, tmp_path, c
     assert "cut without a margin" in caplog.text
 
 
-def test_crops_that_were_made_again_are_refused(own_root, mixed, run_script, eagerly, blank_charts):
+def test_crops_that_were_made_again(own_root, mixed, run_script, eagerly, blank_charts):
     import cls_train
     import seg_predict
 
@@ -523,6 +548,14 @@ def test_crops_that_were_made_again_are_refused(own_root, mixed, run_script, eag
     (cut,) = record["made_by"]["cut"].values()
     assert cut == {"crop_margin": 0.1, "edge_radius": 0.05}
     seg_predict.main(seg_predict.Settings(**crops, margin=0.3, overwrite=True))
+    # the run says how its lesions were cut, whatever lies there now
+    code, out, err = run_script(predict, *flags)
+    assert code == 0 and "1 of 1 are there already" in out, err
+    # one of earlier code does not
+    file = own_root / "model_data/task3_tiny_k0_vcrops/settings.json"
+    content = json.loads(file.read_text())
+    assert content.pop("crops_cut") == {"margin": 0.1}
+    file.write_text(json.dumps(content))
     code, _, err = run_script(predict, *flags)
     assert code == 1 and "task3_training_crops.json" in err and "seg_predict.py" in err
 

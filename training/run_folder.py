@@ -46,6 +46,7 @@ class Run:
     data_fingerprint = _stored("data_fingerprint")  # of the images or crops
     truth_fingerprint = _stored("truth_fingerprint")  # of the masks; None for classes
     crops_maker = _stored("crops_maker")  # what made the crops; None where it saw none
+    crops_cut = _stored("crops_cut")  # see Crops.cut; None where it saw none, or it is not recorded
     settings = _stored("settings")  # of the training script, as they were in force
     backbone = _stored("backbone", of_settings=True)
     version = _stored("version", of_settings=True)
