@@ -27,7 +27,7 @@ from datasets.metadata import encode
 from datasets.near_copies import read_near_copies, table_file
 from datasets.pictures import resize
 from datasets.preprocessing import MOVES, preprocess
-from datasets.tasks import TASKS, flags, prefix
+from datasets.tasks import TASKS, flags, images_task, prefix
 from misc_utils.errors import UserError
 from misc_utils.messages import check_same_ids, counted, listed
 
@@ -142,8 +142,7 @@ class Dataset:
             return read_small(content, image_size, steps)
 
         sources = self.list_images(task, images)
-        shared = 1 if task == 2 else task  # the images of Task 2 are those of Task 1
-        name = f"task{shared}_{images}_images_{image_size}{_ending(steps)}"
+        name = f"task{images_task(task)}_{images}_images_{image_size}{_ending(steps)}"
         return self._cached(name, sources, read, (image_size, image_size, 3), " ".join(steps))
 
     def load_masks(self, task: int, images: str, image_size: int, of: Cached) -> Masks:
@@ -319,8 +318,8 @@ class Dataset:
         pairs += self.read_pairs(task)
         if near_copies:
             there = self.list_images(task, "training")
-            file, shared = self.near_copies_file(task), 1 if task == 2 else task
-            pairs += read_near_copies(file, there, shared, self.named)
+            file = self.near_copies_file(task)
+            pairs += read_near_copies(file, there, images_task(task), self.named)
         found = self.read_groups(task)
         if found is None:
             return join_lesions({image_id: image_id for image_id in sorted(image_ids)}, pairs)
@@ -335,8 +334,7 @@ class Dataset:
 
     def near_copies_file(self, task: int) -> Path:
         """Where runs/find_near_copies.py lists pairs of the training images of a task."""
-        shared = 1 if task == 2 else task  # the images of Task 2 are those of Task 1
-        return table_file(self.data_dir, self.cache_name, shared)
+        return table_file(self.data_dir, self.cache_name, images_task(task))
 
     def find_related(self, task: int, images: str, trained_task: int) -> Related:
         """Training images of `trained_task` that a net must not know to be scored on an image.

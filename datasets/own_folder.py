@@ -321,9 +321,15 @@ class FolderDataset(Dataset):
             if like is not None:
                 groups = tables.groups_in(table, lines, like)
             elif any(tables.like_column(table, name) for name in tables.GROUP_COLUMNS):
-                raise UserError(f"{file}: no column like {self._group_column}, as in training.")
+                raise UserError(
+                    f"{file}: no column like {self._group_column}, which groups training images."
+                )
         except UserError as error:
-            log.warning("%s So no image is known to show a %s of training.", error, self.group)
+            log.warning(
+                "%s So it is not known which images show a %s of the training set.",
+                error,
+                self.group,
+            )
         return {image_id: group for image_id, group in groups.items() if group is not None}
 
     def read_metadata(self, images: str) -> tuple[pd.DataFrame, Path]:

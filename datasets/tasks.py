@@ -62,6 +62,11 @@ TASKS = {
 }
 
 
+def images_task(task: int) -> int:
+    """The task whose images these are: those of Task 2 are those of Task 1."""
+    return 1 if task == 2 else task
+
+
 def script(task: int, verb: str) -> str:
     """File name of a script of a task: `seg_train.py`, `cls_eval.py` ..."""
     return f"{TASKS[task].scripts}_{verb}.py"

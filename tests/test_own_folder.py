@@ -848,7 +848,7 @@ def test_what_belongs_together_in_two_sets(two_sets, caplog):
     # lesions in the other table are no patients, and rows without an image are no error
     write(two_sets / "test.csv", "image,label,lesion\n0,nv,5\n1,mel,5\n2,nv,103\n9,mel,\n")
     assert related("test")["2"] == set()
-    assert "no column like patient, as in training. So no image is known to show a" in caplog.text
+    assert "no column like patient, which groups training images. So it is not known" in caplog.text
     write(two_sets / "test.csv", "image,Patienten-ID\n2,103\n9,5\n")
     assert related("test")["2"] == {"6", "7"}
     # copies bring in the patient of the other file
